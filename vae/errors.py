@@ -1,0 +1,51 @@
+"""What can go wrong outside our own code, and how a script then ends: one line, no traceback."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Its text says what was expected, found, and to do."""
+
+
+class RunStopped(Exception):
+    """What ends a run that was asked for correctly: a loss that is not finite, a full disk."""
+
+
+class Interrupted(Exception):
+    """The work was stopped by a signal, at a place from which it can go on."""
+
+    def __init__(self, signal_number: int, note: str = "") -> None:
+        super().__init__(note)
+        self.signal_number = signal_number
+
+
+def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
+    """Return main as a function that turns the errors above into one line and an exit code.
+
+    The code is 0 when main returns, 2 for UserError, 1 for RunStopped, and 128 plus the signal's
+    number for an interruption: 130 on Ctrl-C, 143 on SIGTERM. Anything else is a defect of ours
+    and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            main(argv)
+        except UserError as error:
+            return _end(f"error: {error}", 2)
+        except RunStopped as error:
+            return _end(f"stopped: {error}", 1)
+        except Interrupted as error:
+            return _end(f"interrupted: {error}", 128 + error.signal_number)
+        except KeyboardInterrupt:
+            return _end("interrupted", 130)
+        return 0
+
+    return wrapped
+
+
+def _end(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code

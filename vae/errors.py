@@ -1,6 +1,7 @@
 """What can go wrong outside our own code, and how a script then ends: one line, no traceback."""
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -31,6 +32,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             main(argv)
         except UserError as error:
@@ -41,9 +43,18 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
             return _end(f"interrupted: {error}", 128 + error.signal_number)
         except KeyboardInterrupt:
             return _end("interrupted", 130)
+        except SystemExit as error:
+            return error.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
         return 0
 
     return wrapped
+
+
+def _interrupt(signal_number: int, _frame: object) -> None:
+    # an exception, so that what is half written is removed on the way out
+    raise Interrupted(signal_number, "nothing was left half written")
 
 
 def _end(line: str, code: int) -> int:

@@ -10,11 +10,12 @@ from vae.errors import RunStopped
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of path to write to; on success it takes path's place at once.
 
     The sibling keeps path's suffix, so that writers which go by it (PIL, matplotlib, numpy) work.
     Missing folders are made. When the body raises, the sibling is removed and path stays as it was.
+    What stood at path before is kept as previous, if that is given.
 
     Raises RunStopped where the disk is full or the place cannot be written.
     """
@@ -24,6 +25,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield partial
         with open(partial, "rb+") as written:
             os.fsync(written.fileno())
+        if previous and path.exists():
+            os.replace(path, previous)
         os.replace(partial, path)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
@@ -32,12 +35,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         reason = _CANNOT_WRITE[error.errno]
         raise RunStopped(f"could not write {path}: {reason}{kept}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 _CANNOT_WRITE = {
     errno.ENOSPC: "no space left",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than this place allows",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",

@@ -1,0 +1,272 @@
+"""Every setting of every script. Edit a default here, or pass the flag of the same name.
+
+A field's comment is its --help text. Units stand in it where they are not obvious.
+"""
+
+import argparse
+import math
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NoReturn
+
+Config = typing.TypeVar("Config")
+
+
+def option(default: Any, comment: str, **argument: Any) -> Any:
+    """Return a field with its default, its comment, and what else argparse should know of it."""
+    return field(default=default, metadata={"help": comment, **argument})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """train.py: the defaults are the published objective on CelebA."""
+
+    # Data
+    data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
+    image_size: int = option(128, "side of the square images, in pixels")
+    crop_size: int | None = option(
+        None, "side of the square cut from a picture, in its pixels; default: the layout's own"
+    )
+    max_images: int | None = option(None, "take so many images, evenly over the list; default: all")
+    cache_dir: str = option("data/cache", "where packed arrays live")
+    skip_bad_images: bool = option(False, "leave out images that cannot be read")
+    download: bool = option(False, "fetch what is missing of CelebA into --data first")
+    flip: bool = option(True, "mirror training images at random")
+
+    # Model
+    latent_dim: int = option(200, "dimensions of the latent code")
+    channels: tuple[int, ...] = option((32, 64, 128, 256), "widths of the convolutions")
+
+    # Objective
+    beta: float = option(1.0, "weight of the KL term; 1 gives the ELBO")
+
+    # Optimizer
+    epochs: int = option(50, "passes over the training split")
+    batch_size: int = option(128, "images per step")
+    learning_rate: float = option(1e-3, "Adam's learning rate")
+
+    # Machine
+    seed: int = option(0, "seed of weights, order and noise")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    precision: str = option(
+        "auto", "of training steps; auto: bf16 where it is native", choices=("auto", "fp32", "bf16")
+    )
+
+    # Run
+    run_dir: str | None = option(None, "folder of the run; default: runs/DATA-SIZE, then -2 ...")
+    resume: str | None = option(
+        None, "go on with this run's folder; bare: the newest run", nargs="?", const=""
+    )
+    sample_every_epochs: int = option(5, "epochs between pictures")
+    save_every_epochs: int = option(1, "epochs between writing last.pt")
+
+    def __post_init__(self) -> None:
+        multiple = 2 ** len(self.channels)
+        _require(
+            self.image_size >= 32 and self.image_size % multiple == 0,
+            f"--image-size must be a multiple of {multiple}, at least 32; got {self.image_size}",
+        )
+        _require_at_least(self, 1, "crop_size", "latent_dim", "epochs", "sample_every_epochs")
+        _require_at_least(self, 1, "save_every_epochs")
+        _require_at_least(self, 10, "max_images")
+        _require_at_least(self, 2, "batch_size")
+        _require_at_least(self, 0, "beta", "seed")
+        _require(min(self.channels) >= 1, f"--channels must be positive; got {self.channels}")
+        _require(
+            0 < self.learning_rate < math.inf,
+            f"--learning-rate must be positive; got {self.learning_rate}",
+        )
+        _require(
+            self.run_dir is None or self.resume is None,
+            "--run-dir starts a run and --resume goes on with one: pass one of them",
+        )
+
+
+@dataclass(frozen=True)
+class _PictureConfig:
+    """What generate.py and manipulate.py have in common."""
+
+    checkpoint: str | None = option(None, "checkpoint file or run folder; default: the newest run")
+    data: str | None = option(None, "data set of the run, where it lies elsewhere now")
+    image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
+    seed: int = option(0, "seed of the samples")
+    output: str | None = option(None, "picture to write; default: into the run's folder")
+    files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 0, "seed")
+        suffixes = (".png", ".jpg", ".jpeg", ".webp")
+        _require(
+            self.output is None or self.output.lower().endswith(suffixes),
+            f"--output must end in {', '.join(suffixes)}; got {self.output}",
+        )
+
+
+@dataclass(frozen=True)
+class GenerateConfig(_PictureConfig):
+    """generate.py."""
+
+    show: tuple[str, ...] = option(
+        ("grid",),
+        "what to show",
+        choices=("grid", "reconstructions", "interpolation", "histograms", "traversal"),
+    )
+    count: int = option(64, "faces of a grid; pictures in all where rows are shown")
+    columns: int = option(8, "pictures to a row")
+    temperature: float = option(1.0, "standard deviation of the sampled codes")
+    dimensions: tuple[int, ...] = option(
+        (), "latent dimensions for histograms (default: the first 50) and traversal (the widest 8)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_at_least(self, 1, "count")
+        _require_at_least(self, 2, "columns")
+        _require_at_least(self, 0, "temperature")
+        _require(
+            min(self.dimensions, default=0) >= 0,
+            f"--dimensions count from 0; got {self.dimensions}",
+        )
+
+
+@dataclass(frozen=True)
+class ManipulateConfig(_PictureConfig):
+    """manipulate.py."""
+
+    attribute: tuple[str, ...] = option(
+        ("Smiling", "Eyeglasses"), "attributes to sweep, in any case", metavar="NAME"
+    )
+    strengths: tuple[float, ...] = option(
+        (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0),
+        "steps along the direction; 1 is the distance between the class means",
+    )
+    source: str = option(
+        "random", "faces to edit where no --image is given", choices=("random", "val", "mean")
+    )
+    faces: tuple[int, ...] = option(tuple(range(8)), "which faces of the source, from 0")
+    add: tuple[str, ...] = option((), "plain arithmetic: attributes to add", metavar="NAME")
+    remove: tuple[str, ...] = option((), "plain arithmetic: attributes to remove", metavar="NAME")
+    gif: bool = option(False, "also write each sweep as a GIF")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            min(self.faces) >= 0, f"--faces count from 0; got {' '.join(map(str, self.faces))}"
+        )
+        _require(
+            all(map(math.isfinite, self.strengths)),
+            f"--strengths must be finite; got {self.strengths}",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """evaluate.py."""
+
+    checkpoint: str | None = option(None, "checkpoint file or run folder; default: the newest run")
+    data: str | None = option(None, "data set of the run, where it lies elsewhere now")
+    split: str = option("test", "split to measure on", choices=("train", "val", "test"))
+    seed: int = option(0, "seed of the noise in recon and total")
+    output: str | None = option(None, "JSON file to write; default: into the run's folder")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 0, "seed")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _require_at_least(config: Any, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(
+            value is None or (value >= least and math.isfinite(value)),
+            f"{_flag(name)} must be at least {least}; got {value}",
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def read_flags(
+    config_class: type, argv: Sequence[str] | None, description: str | None
+) -> dict[str, Any]:
+    """Return the fields that the command line names; --help shows all of them.
+
+    Exits with 2 and one line where a flag is unknown or its value has the wrong type.
+    """
+    parser = _Parser(description=description, allow_abbrev=False)
+    hints = typing.get_type_hints(config_class)
+    for entry in fields(config_class):
+        parser.add_argument(_flag(entry.name), **_argument(entry, hints[entry.name]))
+    return vars(parser.parse_args(argv))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _exit(f"{message} (--help shows all flags)")
+
+
+def _argument(entry: Any, hint: Any) -> dict[str, Any]:
+    """Return what argparse needs to know of a field: its type, its help, its choices."""
+    argument: dict[str, Any] = {"default": argparse.SUPPRESS, **entry.metadata}
+    value_type, many = _value_type(hint)
+    if value_type is bool:
+        argument["action"] = argparse.BooleanOptionalAction
+    else:
+        argument["type"] = value_type
+        if "choices" not in argument:
+            argument.setdefault("metavar", value_type.__name__.upper())
+    if many:
+        argument["nargs"] = "+"
+    if entry.default not in (None, ()):
+        argument["help"] += f" (default: {_as_text(entry.default)})"
+    return argument
+
+
+def _value_type(hint: Any) -> tuple[type, bool]:
+    """Return the type of one value of a field, and whether it takes many."""
+    if isinstance(hint, types.UnionType):
+        hint = next(member for member in typing.get_args(hint) if member is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def _as_text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def resolve(config_class: type[Config], **layers: Mapping[str, Any]) -> tuple[Config, str]:
+    """Return the configuration in which later layers win, and a table of where each value is from.
+
+    Each layer has a name, such as checkpoint or flag. Exits with 2 and one line where a value is
+    out of range.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys((entry.name for entry in fields(config_class)), "default")
+    for origin, layer in layers.items():
+        values.update(layer)
+        origins.update(dict.fromkeys(layer, origin))
+    try:
+        config = config_class(**values)
+    except ValueError as error:
+        _exit(str(error))
+    rows = (
+        f"{name:<20} {_as_text(value):<24} {origins[name]}"
+        for name, value in asdict(config).items()
+    )
+    return config, "\n".join(rows)
+
+
+def _exit(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,50 @@
+"""Measure a trained VAE on a split of its data: loss terms in nats per image, and PSNR."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from config import EvaluateConfig, read_flags, resolve
+from vae.checkpoint import find_checkpoint, load_model
+from vae.device import pick_device
+from vae.errors import script
+from vae.files import write_text
+from vae.loader import batches, load_run_faces
+from vae.training import validate
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load a model and its faces, measure, print and write the numbers and their protocol."""
+    config, _ = resolve(EvaluateConfig, flag=read_flags(EvaluateConfig, argv, __doc__))
+    path = find_checkpoint(config.checkpoint)
+    device = pick_device(config.device)
+    model, checkpoint = load_model(path, device)
+    faces = load_run_faces(checkpoint.config, config.data)
+    rows = faces.rows(config.split)
+    beta = checkpoint.config["beta"]
+    numbers = validate(model, batches(faces, rows, 128, device), beta, config.seed)
+    protocol = {
+        "checkpoint": str(path),
+        "epoch": checkpoint.training["epoch"],
+        "data": config.data or checkpoint.config["data"],
+        "split": config.split,
+        "n": len(rows),
+        "crop": checkpoint.crop,
+        "image_size": model.arch["image_size"],
+        "beta": beta,
+        "seed": config.seed,
+    }
+    units = {"sse": "squared error an image, from mu", "psnr": "dB, from mu"}
+    for name, value in protocol.items():
+        print(f"{name:<12} {value}")
+    for name, value in numbers.items():
+        print(f"{name:<12} {value:.3f}  {units.get(name, 'nats per image')}")
+    output = Path(config.output or path.parent / f"evaluation-{config.split}.json")
+    write_text(output, json.dumps({**protocol, **numbers}, indent=2) + "\n")
+    print(output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

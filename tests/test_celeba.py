@@ -1,0 +1,435 @@
+import hashlib
+import io
+import os
+import shutil
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vae.celeba import ATTRIBUTE_NAMES, SPLITS, Faces, find_attribute, find_faces
+from vae.errors import UserError
+
+COUNT = 20
+NAMES = tuple(f"{i:06d}.jpg" for i in range(1, COUNT + 1))
+SIGNS = np.random.default_rng(0).choice([-1, 1], size=(COUNT, 40))
+PARTITION = [0] * 14 + [1] * 4 + [2] * 2
+
+
+def write_picture(path, seed=0, size=(18, 22)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def write_pictures(folder, names=NAMES):
+    for seed, name in enumerate(names):
+        write_picture(folder / name, seed)
+
+
+def write_text_tables(folder, order=range(COUNT)):
+    rows = [f"{NAMES[i]} {' '.join(f'{v:2d}' for v in SIGNS[i])}\n" for i in order]
+    head = f"{COUNT}\n{' '.join(ATTRIBUTE_NAMES)} \n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "list_attr_celeba.txt").write_text(head + "".join(rows))
+    partition = [f"{NAMES[i]} {PARTITION[i]}\n" for i in order]
+    (folder / "list_eval_partition.txt").write_text("".join(partition))
+
+
+def write_zip(path, prefix="img_align_celeba/", names=NAMES):
+    write_pictures(path.parent / "unzipped", names)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        if prefix:
+            archive.writestr(prefix, b"")
+        for name in names:
+            archive.write(path.parent / "unzipped" / name, prefix + name)
+        archive.writestr("__MACOSX/" + prefix + "._000001.jpg", b"resource fork")
+    shutil.rmtree(path.parent / "unzipped")
+
+
+def torchvision_layout(root):
+    write_pictures(root / "img_align_celeba")
+    write_text_tables(root)
+    return root
+
+
+def torchvision_root(root):
+    torchvision_layout(root / "celeba")
+    return root
+
+
+def picture_folder(root):
+    return torchvision_layout(root) / "img_align_celeba"
+
+
+def kaggle_layout(root):
+    write_pictures(root / "img_align_celeba" / "img_align_celeba")
+    cells = [f"{n},{','.join(map(str, row))}\n" for n, row in zip(NAMES, SIGNS, strict=True)]
+    header = f"image_id,{','.join(ATTRIBUTE_NAMES)}\n"
+    (root / "list_attr_celeba.csv").write_text(header + "".join(cells))
+    partition = [f"{name},{split}\n" for name, split in zip(NAMES, PARTITION, strict=True)]
+    (root / "list_eval_partition.csv").write_text("image_id,partition\n" + "".join(partition))
+    return root
+
+
+def kaggle_outer_folder(root):
+    return kaggle_layout(root) / "img_align_celeba"
+
+
+def kaggle_inner_folder(root):
+    return kaggle_layout(root) / "img_align_celeba" / "img_align_celeba"
+
+
+def zip_layout(root):
+    write_text_tables(root)
+    write_zip(root / "img_align_celeba.zip")
+    return root
+
+
+def doubled_zip(root):
+    write_text_tables(root)
+    write_zip(root / "img_align_celeba.zip", "img_align_celeba/img_align_celeba/")
+    return root
+
+
+def zip_without_folder(root):
+    write_text_tables(root)
+    write_zip(root / "img_align_celeba.zip", "")
+    return root
+
+
+def path_of_zip(root):
+    return zip_layout(root) / "img_align_celeba.zip"
+
+
+def folder_of_the_sets_own_name(root):
+    return torchvision_layout(root / "img_align_celeba")
+
+
+LAYOUTS = [
+    torchvision_layout,
+    torchvision_root,
+    picture_folder,
+    kaggle_layout,
+    kaggle_outer_folder,
+    kaggle_inner_folder,
+    zip_layout,
+    doubled_zip,
+    zip_without_folder,
+    path_of_zip,
+    folder_of_the_sets_own_name,
+]
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def error_of(root):
+    with pytest.raises(UserError) as caught:
+        find_faces(root)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# What is found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_celeba_gives_the_same_faces(layout, tmp_path):
+    faces = find_faces(layout(tmp_path))
+    assert faces.names == NAMES
+    assert faces.aligned
+    assert faces.splits.dtype == np.uint8
+    np.testing.assert_array_equal(faces.splits, PARTITION)
+    assert faces.attributes.dtype == bool
+    np.testing.assert_array_equal(faces.attributes, SIGNS == 1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_celeba_gives_the_same_bytes_from_many_threads(layout, tmp_path):
+    write_pictures(tmp_path / "reference")
+    expected = [(tmp_path / "reference" / name).read_bytes() for name in NAMES]
+    faces = find_faces(layout(tmp_path / "root"))
+    with faces.reader() as read, ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            assert list(pool.map(read, faces.names)) == expected
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path):
+    root = torchvision_layout(tmp_path)
+    write_text_tables(root, order=range(COUNT - 1, -1, -1))
+    edit(root / "list_eval_partition.txt", f"{NAMES[0]} 0\n", "")
+    edit(root / "list_eval_partition.txt", "\n", f"\n{NAMES[0]} 0\n\n")
+    faces = find_faces(root)
+    np.testing.assert_array_equal(faces.splits, PARTITION)
+    np.testing.assert_array_equal(faces.attributes, SIGNS == 1)
+
+
+def test_columns_are_matched_by_their_names(tmp_path):
+    root = torchvision_layout(tmp_path)
+    edit(root / "list_attr_celeba.txt", "Male Mouth_Slightly_Open", "Mouth_Slightly_Open Male")
+    faces = find_faces(root)
+    male, mouth = find_attribute("Male"), find_attribute("Mouth_Slightly_Open")
+    np.testing.assert_array_equal(faces.attributes[:, male], SIGNS[:, mouth] == 1)
+    np.testing.assert_array_equal(faces.attributes[:, mouth], SIGNS[:, male] == 1)
+
+
+def test_rows_without_a_picture_are_left_out(tmp_path):
+    root = torchvision_layout(tmp_path)
+    (root / "img_align_celeba" / NAMES[3]).unlink()
+    faces = find_faces(root)
+    assert faces.names == NAMES[:3] + NAMES[4:]
+    np.testing.assert_array_equal(faces.attributes, np.delete(SIGNS, 3, axis=0) == 1)
+    np.testing.assert_array_equal(faces.splits, np.delete(PARTITION, 3))
+
+
+def test_a_csv_may_write_0_for_no(tmp_path):
+    root = kaggle_layout(tmp_path)
+    table = root / "list_attr_celeba.csv"
+    table.write_text(table.read_text().replace("-1", "0"))
+    np.testing.assert_array_equal(find_faces(root).attributes, SIGNS == 1)
+
+
+def test_a_table_may_begin_with_a_byte_order_mark_and_end_its_lines_as_windows_does(tmp_path):
+    root = torchvision_layout(tmp_path)
+    for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        text = (root / name).read_text()
+        (root / name).write_text(text, encoding="utf-8-sig", newline="\r\n")
+    faces = find_faces(root)
+    np.testing.assert_array_equal(faces.attributes, SIGNS == 1)
+    np.testing.assert_array_equal(faces.splits, PARTITION)
+
+
+def test_without_the_attribute_table_the_rest_is_found(tmp_path):
+    root = torchvision_layout(tmp_path)
+    (root / "list_attr_celeba.txt").unlink()
+    faces = find_faces(root)
+    assert faces.attributes is None
+    assert faces.aligned
+    np.testing.assert_array_equal(faces.splits, PARTITION)
+    assert faces.take(3).attributes is None
+
+
+def test_without_the_partition_the_splits_are_a_hash_of_the_names(tmp_path):
+    root = torchvision_layout(tmp_path)
+    (root / "list_eval_partition.txt").unlink()
+    digits = [int(hashlib.sha256(n.encode()).hexdigest()[:16], 16) % 10 for n in NAMES]
+    expected = [max(0, digit - 7) for digit in digits]
+    np.testing.assert_array_equal(find_faces(root).splits, expected)
+
+
+def test_an_unpacked_folder_without_pictures_does_not_hide_the_zip(tmp_path):
+    root = zip_layout(tmp_path)
+    (root / "img_align_celeba").mkdir()
+    assert find_faces(root).source == root / "img_align_celeba.zip"
+
+
+def test_the_current_folder_can_be_the_picture_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(picture_folder(tmp_path))
+    faces = find_faces(Path())
+    assert faces.aligned
+    np.testing.assert_array_equal(faces.splits, PARTITION)
+
+
+def test_a_plain_folder_gives_its_pictures_at_any_depth_and_nothing_else(tmp_path):
+    root = tmp_path / "mine"
+    write_text_tables(tmp_path)  # of other pictures
+    for name in ("b.JPG", "a/d.png", "a/e/f.webp", "c.jpeg", "g.bmp"):
+        write_picture(root / name)
+    for name in (".hidden.jpg", ".thumbnails/b.jpg", "a/.cache/x.png"):
+        write_picture(root / name)
+    (root / "notes.txt").write_text("not a picture")
+    faces = find_faces(root)
+    assert faces.names == ("a/d.png", "a/e/f.webp", "b.JPG", "c.jpeg", "g.bmp")
+    assert faces.attributes is None
+    assert not faces.aligned
+    with faces.reader() as read:
+        assert Image.open(io.BytesIO(read("a/e/f.webp"))).size == (18, 22)
+
+
+def test_a_zip_of_other_pictures_is_not_taken_for_celeba(tmp_path):
+    write_zip(tmp_path / "holiday.zip", prefix="beach/", names=("x.jpg", "y.png"))
+    faces = find_faces(tmp_path / "holiday.zip")
+    assert faces.names == ("beach/x.jpg", "beach/y.png")
+    assert not faces.aligned
+    with faces.reader() as read:
+        assert Image.open(io.BytesIO(read("beach/y.png"))).size == (18, 22)
+
+
+# Splits, parts, fingerprints
+
+
+def test_splits_by_hash_are_the_same_on_every_machine(tmp_path):
+    names = ("face-1.png", "face-10.png", "face-2.png", "face-21.png", "face-7.png", "sub/a.png")
+    write_pictures(tmp_path, names)
+    faces = find_faces(tmp_path)
+    assert faces.names == names
+    assert [SPLITS[split] for split in faces.splits] == [
+        "train",
+        "val",
+        "train",
+        "test",
+        "train",
+        "train",
+    ]
+
+
+def test_splits_by_hash_are_near_80_10_10(tmp_path):
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for i in range(20_000):
+            archive.writestr(f"{i}.png", b"")
+    shares = np.bincount(find_faces(tmp_path / "faces.zip").splits) / 20_000
+    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.007)
+
+
+def test_take_keeps_the_shares_of_the_splits_and_the_rows_together():
+    splits = np.repeat([0, 1, 2], [1600, 250, 150]).astype(np.uint8)
+    attributes = np.random.default_rng(1).random((2000, 40)) < 0.5
+    names = tuple(f"{i:06d}.jpg" for i in range(2000))
+    part = Faces(Path("x"), names, splits, attributes, True).take(200)
+    assert np.bincount(part.splits).tolist() == [160, 25, 15]
+    assert len(set(part.names)) == 200
+    rows = [int(name[:6]) for name in part.names]
+    np.testing.assert_array_equal(part.splits, splits[rows])
+    np.testing.assert_array_equal(part.attributes, attributes[rows])
+
+
+def test_take_gives_no_more_than_there_is(tmp_path):
+    faces = find_faces(torchvision_layout(tmp_path))
+    assert faces.take(COUNT + 5).names == NAMES
+    assert len(faces.take(7).names) == 7
+
+
+def test_the_fingerprint_stays_while_the_pictures_do(tmp_path):
+    for layout in (torchvision_layout, zip_layout):
+        root = layout(tmp_path / layout.__name__)
+        first = find_faces(root).fingerprint()
+        (root / "list_eval_partition.txt").unlink()
+        assert find_faces(root).fingerprint() == first
+
+
+@pytest.mark.parametrize("change", ["name", "size", "time", "count"])
+def test_the_fingerprint_of_a_folder_changes_with_a_picture(change, tmp_path):
+    write_pictures(tmp_path)
+    before = find_faces(tmp_path).fingerprint()
+    path = tmp_path / NAMES[4]
+    status = path.stat()
+    if change == "name":
+        path.rename(tmp_path / "000004b.jpg")
+    elif change == "size":
+        path.write_bytes(path.read_bytes() + b"\0")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif change == "time":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+    else:
+        path.unlink()
+    assert find_faces(tmp_path).fingerprint() != before
+
+
+def test_the_fingerprint_of_a_zip_changes_with_a_picture(tmp_path):
+    prints = set()
+    for name, content in (("a.jpg", b"one"), ("a.jpg", b"two"), ("b.jpg", b"one")):
+        with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+            archive.writestr(name, content)
+        prints.add(find_faces(tmp_path / "faces.zip").fingerprint())
+    assert len(prints) == 3
+
+
+# What the user reads
+
+
+def test_an_empty_folder_and_a_missing_one_say_what_was_looked_for_and_what_to_do(tmp_path):
+    for root, found in ((tmp_path, ""), (tmp_path / "nowhere", " (no such folder)")):
+        message = error_of(root)
+        assert message.startswith(f"no images under {root}{found}: looked for img_align_celeba/")
+        for way_out in ("img_align_celeba.zip", 'README, "Data"', "--data DIR", "--download"):
+            assert way_out in message
+        assert message.endswith("--data synthetic")
+
+
+def test_a_file_that_is_no_zip_is_refused(tmp_path):
+    (tmp_path / "face.jpg").write_bytes(b"")
+    assert "face.jpg is neither a folder nor a zip" in error_of(tmp_path / "face.jpg")
+
+
+def test_a_damaged_zip_is_named(tmp_path):
+    root = zip_layout(tmp_path)
+    path = root / "img_align_celeba.zip"
+    path.write_bytes(path.read_bytes()[:-100])
+    message = error_of(root)
+    assert f"{path} is damaged" in message
+    assert "download it again" in message
+
+
+def test_damage_within_a_zip_is_an_os_error_of_that_picture_alone(tmp_path):
+    path = zip_layout(tmp_path) / "img_align_celeba.zip"
+    content = bytearray(path.read_bytes())
+    start = content.index(NAMES[0].encode()) + len(NAMES[0])
+    content[start + 40 : start + 60] = bytes(20)
+    path.write_bytes(content)
+    with find_faces(path).reader() as read:
+        with pytest.raises(OSError, match="damaged within the zip"):
+            read(NAMES[0])
+        assert read(NAMES[1])
+
+
+MISFITS = [
+    ("attr", "20\n", "202599\n", "has 20 rows, says 202,599 on line 1"),
+    ("attr", "20\n", "many\n", 'has 20 rows, says "many" on line 1'),
+    ("attr", "Smiling ", "", "names Smiling 0 times in its header"),
+    ("attr", "Smiling ", "Smiling Smiling ", "names Smiling 2 times in its header"),
+    ("attr", "Smiling ", "Smiling Winking ", "has Winking in its header"),
+    (
+        "attr",
+        f"000003.jpg {SIGNS[2][0]:2d}",
+        "000003.jpg  2",
+        'has "2" on line 5, expected -1 or 0 or 1',
+    ),
+    ("attr", "000003.jpg ", "000003.jpg 1 ", "has 41 values on line 5, expected 40"),
+    ("attr", "000003.jpg", "000002.jpg", "has 000002.jpg a second time on line 5"),
+    ("attr", "000003.jpg", "000099.jpg", "has no row for 000003.jpg (none for 1 of 20 pictures)"),
+    ("eval", "000003.jpg 0", "000003.jpg 7", 'has "7" on line 3, expected 0 or 1 or 2'),
+    ("eval", "000003.jpg 0", "000003.jpg", "has 0 values on line 3, expected 1"),
+    ("eval", "000003.jpg 0\n000004.jpg 0\n", "", "(none for 2 of 20 pictures)"),
+]
+
+
+@pytest.mark.parametrize(("table", "old", "new", "expected"), MISFITS)
+def test_a_table_that_does_not_fit_says_where_and_what_to_do(table, old, new, expected, tmp_path):
+    root = torchvision_layout(tmp_path)
+    name = {"attr": "list_attr_celeba.txt", "eval": "list_eval_partition.txt"}[table]
+    edit(root / name, old, new)
+    message = error_of(root)
+    assert f"{name} " in message
+    assert expected in message
+    assert "fetch the file again" in message
+
+
+@pytest.mark.parametrize("name", ["list_attr_celeba.txt", "list_eval_partition.txt"])
+def test_an_empty_or_undecodable_table_is_an_error(name, tmp_path):
+    root = torchvision_layout(tmp_path)
+    content = (root / name).read_bytes()
+    (root / name).write_bytes(content[:-30] + b"\xff\xfe" + content[-30:])
+    assert f"{name} is damaged" in error_of(root)
+    (root / name).write_bytes(b"")
+    assert name in error_of(root)
+
+
+def test_an_attribute_is_found_in_any_case():
+    assert find_attribute("smiling") == find_attribute("SMILING") == 31
+    assert [find_attribute(name) for name in ATTRIBUTE_NAMES] == list(range(40))
+
+
+def test_an_unknown_attribute_is_answered_with_the_nearest_and_all_known():
+    with pytest.raises(UserError, match='no attribute "Smilling": did you mean "Smiling"') as error:
+        find_attribute("Smilling")
+    assert f"Known: {', '.join(ATTRIBUTE_NAMES)}" in str(error.value)
+    with pytest.raises(UserError, match=r'no attribute "xyzzy"\. Known: 5_o_Clock_Shadow, '):
+        find_attribute("xyzzy")

@@ -1,0 +1,102 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vae.errors import UserError
+from vae.images import (
+    above,
+    crop_box,
+    decode_picture,
+    picture_path,
+    read_pictures,
+    save_gif,
+    save_grid,
+    save_pictures,
+    to_float,
+    to_uint8,
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "crop", "box"),
+    [
+        (178, 218, "celeba", (25, 45, 153, 173)),
+        (89, 109, "celeba", (12, 22, 76, 86)),
+        (356, 436, "celeba", (50, 90, 306, 346)),
+        (300, 200, "largest", (50, 0, 250, 200)),
+        (101, 200, "largest", (0, 49, 101, 150)),
+        (178, 218, 148, (15, 35, 163, 183)),
+    ],
+)
+def test_crops_are_centred_squares(width, height, crop, box):
+    assert crop_box(width, height, crop) == box
+
+
+def test_a_photograph_is_turned_upright_and_made_rgb(tmp_path):
+    upright = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    file = io.BytesIO()
+    upright.rotate(180).save(file, "png", exif=exif)
+    pixels = decode_picture(file.getvalue(), 4, "largest")
+    expected = np.asarray(upright)[:, 1:5]
+    np.testing.assert_array_equal(pixels, np.repeat(expected[:, :, None], 3, axis=2))
+
+
+def test_eight_bit_pixels_survive_the_way_to_floats_and_back():
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
+    x = to_float(pixels)
+    assert x.shape == (1, 3, 16, 16)
+    assert (x.min(), x.max()) == (0.0, 1.0)
+    np.testing.assert_array_equal(to_uint8(x), pixels)
+
+
+def test_a_grid_holds_each_image_in_its_place(tmp_path):
+    x = torch.rand(5, 3, 7, 7)
+    save_grid(x, tmp_path / "grid.png", columns=3)
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert grid.shape == (2 * 9 + 2, 3 * 9 + 2, 3)
+    np.testing.assert_array_equal(grid[11:18, 11:18], to_uint8(x)[4])
+    assert (grid[11:18, 20:27] == 255).all()
+
+
+def test_rows_of_two_stacks_alternate_also_where_the_last_is_short():
+    upper, lower = torch.zeros(5, 1, 1, 1), torch.full((5, 1, 1, 1), 0.5)
+    grid = above(upper, lower, columns=3).flatten().tolist()
+    assert grid == [0, 0, 0, 0.5, 0.5, 0.5, 0, 0, 1, 0.5, 0.5, 1]
+
+
+def test_each_face_can_have_a_file_of_its_own(tmp_path):
+    x = torch.rand(2, 3, 8, 8)
+    save_pictures(x, tmp_path / "faces", ["a", "b"])
+    again = read_pictures([str(tmp_path / "faces" / f"{name}.png") for name in "ab"], 8)
+    torch.testing.assert_close(again, x, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_a_gif_runs_there_and_back(tmp_path):
+    save_gif([torch.full((2, 3, 8, 8), v) for v in (0.0, 0.4, 0.8)], tmp_path / "a.gif", columns=2)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 4
+        assert gif.info["loop"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), (b"hello", "not a readable image: not a pict")]
+)
+def test_a_picture_that_cannot_be_read_is_named(tmp_path, content, message):
+    path = tmp_path / "me.jpg"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"me.jpg.*{message}"):
+        read_pictures([str(path)], 32)
+
+
+def test_several_pictures_of_one_call_put_their_subject_before_the_suffix():
+    run = Path("runs/a")
+    assert picture_path(None, run, "grid", several=True) == run / "grid.png"
+    assert picture_path("out/me.png", run, "grid", several=False) == Path("out/me.png")
+    assert picture_path("out/me.png", run, "grid", several=True) == Path("out/me-grid.png")

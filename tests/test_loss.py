@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from vae.loss import kl_per_dimension, psnr, vae_loss
+
+
+def make_batch(count, latent_dim, side=6):
+    torch.manual_seed(1)
+    x, x_hat = torch.rand(2, count, 3, side, side, dtype=torch.float64)
+    mu, logvar = torch.randn(2, count, latent_dim, dtype=torch.float64)
+    return x_hat, x, mu, logvar
+
+
+def test_kl_equals_that_of_torchs_distributions():
+    *_, mu, logvar = make_batch(count=4, latent_dim=5)
+    oracle = kl_divergence(Normal(mu, (0.5 * logvar).exp()), Normal(0.0, 1.0))
+    torch.testing.assert_close(kl_per_dimension(mu, logvar), oracle)
+
+
+def test_recon_differs_from_the_gaussian_log_likelihood_by_its_constant():
+    x_hat, x, mu, logvar = make_batch(count=4, latent_dim=5)
+    variance_half = Normal(x_hat, 0.5**0.5)
+    nats = -variance_half.log_prob(x).sum(dim=(1, 2, 3)).mean()
+    constant = 0.5 * torch.log(torch.tensor(torch.pi, dtype=torch.float64)) * x[0].numel()
+    torch.testing.assert_close(vae_loss(x_hat, x, mu, logvar).recon, nats - constant)
+
+
+def test_terms_of_a_batch_computed_by_hand():
+    x = torch.zeros(2, 3, 2, 2)
+    x_hat = torch.full_like(x, 0.5)
+    mu, logvar = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    total, recon, kl = vae_loss(x_hat, x, mu, logvar, beta=3.0)
+    assert (total, recon, kl) == (12 * 0.25 + 3 * 1.0, 12 * 0.25, 1.0)
+
+
+def test_duplicating_the_batch_leaves_the_loss_unchanged():
+    batch = make_batch(count=3, latent_dim=5)
+    once = vae_loss(*batch, beta=2.0)
+    twice = vae_loss(*(torch.cat([t, t]) for t in batch), beta=2.0)
+    torch.testing.assert_close(once, twice)
+
+
+def test_sums_of_a_bfloat16_reconstruction_are_taken_in_float32():
+    _, x, mu, logvar = (t.float() for t in make_batch(count=2, latent_dim=3, side=64))
+    x_hat = (x + 0.1).bfloat16()
+    exact = (x_hat.double() - x.double()).square().sum(dim=(1, 2, 3)).mean()
+    recon = vae_loss(x_hat, x, mu, logvar).recon
+    assert recon.dtype == torch.float32
+    torch.testing.assert_close(recon.double(), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("mse", "decibel"), [(1.0, 0.0), (0.01, 20.0), (0.0, float("inf"))])
+def test_psnr_of_known_errors(mse, decibel):
+    assert psnr(mse * 3 * 8**2, image_size=8) == pytest.approx(decibel)

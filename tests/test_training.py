@@ -1,0 +1,185 @@
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vae import VAE
+from vae.errors import Interrupted, RunStopped
+from vae.latent import seeded_noise
+from vae.loader import PackedFaces
+from vae.loss import psnr
+from vae.training import StopSignal, Trainer, epoch_order, seed_noise, train_step, validate
+
+CPU = torch.device("cpu")
+
+
+def make_faces(train=37, val=7, side=32):
+    pixels = np.random.default_rng(0).integers(0, 256, (train + val, side, side, 3), np.uint8)
+    splits = np.repeat([0, 1], [train, val]).astype(np.uint8)
+    names = tuple(f"{index}.jpg" for index in range(train + val))
+    return PackedFaces(pixels, names, splits, None, "largest", None)
+
+
+def make_trainer(faces, seed=3, **settings):
+    torch.manual_seed(seed)
+    settings = {"beta": 1.5, "batch_size": 8, "learning_rate": 1e-3, "flip": True} | settings
+    return Trainer(VAE(32, (4, 6), 5), faces, CPU, seed=seed, **settings)
+
+
+def test_training_equals_a_plain_loop_in_float64():
+    torch.manual_seed(0)
+    batches = torch.rand(20, 6, 3, 32, 32, dtype=torch.float64)
+    ours, plain = VAE(32, (4, 6), 5).double(), VAE(32, (4, 6), 5).double()
+    plain.load_state_dict(ours.state_dict())
+    our_optimizer = torch.optim.Adam(ours.parameters(), 1e-3, fused=True)
+    plain_optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
+
+    torch.manual_seed(1)
+    our_losses = [train_step(ours, our_optimizer, x, beta=1.0).total.item() for x in batches]
+
+    torch.manual_seed(1)
+    plain_losses = []
+    for x in batches:
+        h = plain.encoder(x).reshape(6, -1)
+        mu, logvar = plain.fc_mu(h), plain.fc_logvar(h)
+        z = mu + torch.exp(logvar / 2) * torch.randn_like(mu)
+        x_hat = plain.decoder(plain.fc_decode(z).reshape(6, 6, 8, 8))
+        recon = F.mse_loss(x_hat, x, reduction="sum") / 6
+        kl = -0.5 * torch.sum(1 + logvar - mu**2 - logvar.exp()) / 6
+        plain_optimizer.zero_grad()
+        (recon + kl).backward()
+        plain_optimizer.step()
+        plain_losses.append((recon + kl).item())
+
+    assert our_losses == pytest.approx(plain_losses, rel=1e-8)
+    for ours_value, plain_value in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours_value, plain_value, rtol=1e-8, atol=1e-8)
+
+
+def test_an_epoch_sees_each_training_face_once_in_an_order_of_its_own():
+    rows = np.arange(3, 50)
+    orders = [epoch_order(rows, seed=1, epoch=epoch, flip=True) for epoch in (1, 2)]
+    for order, mirrored in orders:
+        assert sorted(order) == list(rows)
+        assert 0 < mirrored.sum() < len(rows)
+    assert list(orders[0][0]) != list(orders[1][0])
+    again, mirrored = epoch_order(rows, seed=1, epoch=1, flip=False)
+    assert list(again) == list(orders[0][0])
+    assert not mirrored.any()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    faces = make_faces()
+    states = []
+    for seed in (3, 3, 4):
+        trainer = make_trainer(faces, seed)
+        trainer.run_epoch(StopSignal())
+        states.append(trainer.model.fc_mu.weight.detach().clone())
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+# an epoch has five steps and then one batch of validation
+@pytest.mark.parametrize("steps_before_the_signal", [2, 5, 6])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(steps_before_the_signal):
+    faces = make_faces()
+    whole = make_trainer(faces)
+    for _ in range(3):
+        whole.run_epoch(StopSignal())
+
+    stopped = make_trainer(faces)
+    stopped.run_epoch(StopSignal())
+    countdown = itertools.count(1)
+
+    class StopLater(StopSignal):
+        def check(self):
+            if next(countdown) == steps_before_the_signal:
+                self.received = signal.SIGINT
+            super().check()
+
+    with pytest.raises(Interrupted):
+        stopped.run_epoch(StopLater())
+    state = stopped.state()
+    torch.rand(99)
+
+    resumed = make_trainer(faces)
+    resumed.load_state(state)
+    while resumed.epoch < 3:
+        resumed.run_epoch(StopSignal())
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for ours, theirs in zip(whole.history, resumed.history, strict=True):
+        for name in ours.keys() - {"images_per_second", "seconds"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-12), name
+
+
+def test_a_signal_is_noted_and_the_second_is_not_waited_for():
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignal() as stop:
+        stop.check()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted):
+            stop.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
+    trainer = make_trainer(make_faces())
+    with torch.no_grad():
+        trainer.model.fc_logvar.bias.fill_(200.0)
+    with pytest.raises(RunStopped, match=r"became .* at epoch 1, step 1$"):
+        trainer.run_epoch(StopSignal())
+
+
+def test_the_metrics_of_an_epoch_are_means_over_images():
+    trainer = make_trainer(make_faces(train=21), learning_rate=1e-12, flip=False)
+    model = trainer.model
+    order, _ = epoch_order(np.arange(21), seed=3, epoch=1, flip=False)
+    seed_noise(3, epoch=1)
+    recon = 0.0
+    model.train()
+    for part in np.split(order, [8, 16]):
+        x = torch.from_numpy(trainer.faces.pixels[part]).permute(0, 3, 1, 2) / 255
+        with torch.no_grad():
+            recon += (model(x)[0] - x).square().sum().item()
+    trainer.run_epoch(StopSignal())
+    assert trainer.history[0]["train_recon"] == pytest.approx(recon / 21, rel=1e-5)
+
+
+def test_validation_is_the_bound_under_noise_of_its_own_whatever_the_batch_size():
+    torch.manual_seed(0)
+    model, x = VAE(32, (4, 6), 5).eval(), torch.rand(7, 3, 32, 32)
+    with torch.no_grad():
+        mu, logvar = model.encode(x)
+        z = mu + (0.5 * logvar).exp() * seeded_noise(9, range(7), 5)
+        recon = (model.decode(z) - x).square().sum((1, 2, 3)).mean().item()
+        sse = (model.decode(mu) - x).square().sum((1, 2, 3)).mean().item()
+        kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1).mean().item()
+    for size in (7, 3):
+        numbers = validate(model, x.split(size), beta=2.0, seed=9)
+        assert numbers["recon"] == pytest.approx(recon, rel=1e-5)
+        assert numbers["kl"] == pytest.approx(kl, rel=1e-5)
+        assert numbers["total"] == pytest.approx(recon + 2 * kl, rel=1e-5)
+        assert numbers["sse"] == pytest.approx(sse, rel=1e-5)
+        assert numbers["psnr"] == pytest.approx(psnr(sse, 32), rel=1e-5)
+
+
+def test_bfloat16_takes_nearly_the_step_of_float32():
+    torch.manual_seed(0)
+    x = torch.rand(8, 3, 32, 32)
+    totals = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(1)
+        model = VAE(32, (4, 6), 5)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        loss = train_step(model, optimizer, x, 1.0, precision)
+        assert loss.total.dtype == torch.float32
+        totals.append(loss.total.item())
+    assert totals[0] != totals[1]
+    assert totals[1] == pytest.approx(totals[0], rel=0.02)

@@ -1,0 +1,181 @@
+"""Train the VAE on CelebA, on a folder of images, or on the built-in faces.
+
+The run's folder gets config.json, metrics.csv (a line an epoch), curves.png, pictures of
+reconstructions and of samples, last.pt, and best.pt (the best validation total).
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from config import TrainConfig, read_flags, resolve
+from vae.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    choose_run_dir,
+    find_checkpoint,
+    fit_statistics,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+)
+from vae.device import pick_device, pick_precision
+from vae.download import download
+from vae.errors import Interrupted, RunStopped, UserError, script
+from vae.figures import save_curves
+from vae.files import write_text
+from vae.images import above, save_grid
+from vae.latent import decode_codes, encode_batches, seeded_noise
+from vae.loader import batches, load_run_faces
+from vae.model import VAE
+from vae.training import StopSignal, Trainer
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> None:
+    """Configure, load the faces, build the model, train it epoch by epoch."""
+    # Configure: what no flag says comes from the run that goes on, else from config.py
+    flags = read_flags(TrainConfig, argv, __doc__)
+    resumed_path = find_checkpoint(flags["resume"] or None, LAST) if "resume" in flags else None
+    resumed = load_checkpoint(resumed_path) if resumed_path else None
+    config, table = resolve(TrainConfig, checkpoint=resumed.config if resumed else {}, flag=flags)
+    if resumed:
+        run_dir = resumed_path.parent
+        refuse_changes(config, resumed)
+    else:
+        run_dir = choose_run_dir(config.run_dir, f"{Path(config.data).stem}-{config.image_size}")
+    device = pick_device(config.device)
+    precision = pick_precision(device, config.precision)
+    print(table)
+
+    # Load the faces
+    if config.download:
+        download(Path(config.data))
+    faces = load_run_faces(asdict(config))
+    counts = ", ".join(f"{len(faces.rows(split)):,} {split}" for split in ("train", "val"))
+    print(f"faces: {counts}; crop: {faces.crop}; packed in {faces.path}")
+
+    # Build the model; take up what the run has learned
+    torch.manual_seed(config.seed)
+    trainer = Trainer(
+        VAE(config.image_size, config.channels, config.latent_dim),
+        faces,
+        device,
+        beta=config.beta,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        flip=config.flip,
+        seed=config.seed,
+        precision=precision,
+    )
+    run = new_checkpoint(config, trainer)
+    if resumed:
+        refuse_other_faces(resumed, run)
+        trainer.load_state(resumed.training)
+
+    # Train
+    print(f"computing on {device} in {precision}; writing to {run_dir}")
+    write_text(run_dir / "config.json", json.dumps(run.config, indent=2) + "\n")
+    with StopSignal() as stop:
+        while trainer.epoch < config.epochs:
+            advance(trainer, run, run_dir, stop)
+            print_metrics(trainer.history[-1])
+            save_epoch(config, trainer, run, run_dir)
+
+    # Keep the statistics of the codes beside the weights, for sampling and editing
+    for path in (run_dir / LAST, run_dir / BEST):
+        model, checkpoint = load_model(path, device)
+        fit_statistics(path, model, checkpoint, faces)
+    for path in sorted(run_dir.iterdir()):
+        print(path)
+
+
+FIXED = ("image_size", "crop_size", "max_images", "channels", "latent_dim", "batch_size", "seed")
+"""What --resume keeps, beside the faces."""
+
+
+def refuse_changes(config: TrainConfig, resumed: Checkpoint) -> None:
+    """Raise UserError where config asks for another run, or for no epoch more."""
+    for name in FIXED:
+        old, new = resumed.config[name], getattr(config, name)
+        if old != new:
+            flag = name.replace("_", "-")
+            raise UserError(f"the run has --{flag} {old}, asked for {new}: start a new run")
+    epochs = resumed.training["epoch"]
+    if epochs >= config.epochs:
+        raise UserError(f"the run has had {epochs} epochs: pass an --epochs above")
+
+
+def refuse_other_faces(resumed: Checkpoint, run: Checkpoint) -> None:
+    """Raise UserError if the run was trained on other faces, wherever they lie."""
+    if (resumed.digest, resumed.crop) != (run.digest, run.crop):
+        old, new = resumed.config["data"], run.config["data"]
+        raise UserError(f"the run has the faces of {old} as they were, {new} holds others")
+
+
+def new_checkpoint(config: TrainConfig, trainer: Trainer) -> Checkpoint:
+    """Return the run's checkpoint, but for what training changes."""
+    # where the run lies and how it was started are not what it is
+    settings = {**asdict(config), "run_dir": None, "resume": None, "download": False}
+    faces = trainer.faces
+    return Checkpoint(settings, trainer.model.arch, faces.crop, faces.digest(), training={})
+
+
+def advance(trainer: Trainer, run: Checkpoint, run_dir: Path, stop: StopSignal) -> None:
+    """Run an epoch. Save where it stands if it is interrupted; advise if it breaks down."""
+    last = run_dir / LAST
+    try:
+        trainer.run_epoch(stop)
+    except Interrupted as error:
+        run.training = trainer.state()
+        save_checkpoint(run, last)
+        note = f"saved {last}; go on with: python train.py --resume {run_dir}"
+        raise Interrupted(error.signal_number, note) from error
+    except RunStopped as error:
+        advice = f"resume from {last}" if last.exists() else "start again"
+        raise RunStopped(f"{error}: {advice} with a lower --learning-rate") from error
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    """Print an epoch as a line."""
+    print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
+
+
+def save_epoch(config: TrainConfig, trainer: Trainer, run: Checkpoint, run_dir: Path) -> None:
+    """Write what an epoch leaves: metrics, curves, now and then pictures, and the checkpoints."""
+    epoch, history = trainer.epoch, trainer.history
+    is_final = epoch == config.epochs
+    run.training = trainer.state()
+    if history[-1]["val_total"] == min(row["val_total"] for row in history):
+        save_checkpoint(run, run_dir / BEST)
+    if is_final or epoch % config.save_every_epochs == 0:
+        save_checkpoint(run, run_dir / LAST)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=history[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(run_dir / "metrics.csv", table.getvalue())
+    if is_final or epoch == 1 or epoch % config.sample_every_epochs == 0:
+        save_curves(history, run_dir / "curves.png")
+        save_pictures(trainer, run_dir, f"epoch-{epoch:03d}.png")
+
+
+def save_pictures(trainer: Trainer, run_dir: Path, suffix: str) -> None:
+    """Write the first val faces over their reconstructions, and samples from fixed noise."""
+    model, faces = trainer.model, trainer.faces
+    (x,) = batches(faces, faces.rows("val")[:32], 32, trainer.device)
+    mu, _ = encode_batches(model, [x])
+    save_grid(above(x.cpu(), decode_codes(model, mu), 8), run_dir / f"reconstructions-{suffix}", 8)
+    noise = seeded_noise(trainer.seed, range(64), model.arch["latent_dim"])
+    save_grid(decode_codes(model, noise), run_dir / f"samples-{suffix}", 8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

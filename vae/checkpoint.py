@@ -1,0 +1,180 @@
+"""The file format: saved whole, loaded safely, rebuilds the model by itself."""
+
+import io
+import itertools
+import pickle
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vae.device import memory_format
+from vae.errors import UserError
+from vae.files import whole_file
+from vae.images import Crop
+from vae.latent import Statistics, encode_batches, latent_statistics
+from vae.loader import PackedFaces, batches, load_run_faces
+from vae.model import VAE
+
+FORMAT = 1
+RUNS = Path("runs")
+LAST, PREVIOUS, BEST = "last.pt", "last.prev.pt", "best.pt"
+
+
+@dataclass
+class Checkpoint:
+    """All that a run has come to: tensors, and the primitives that JSON knows."""
+
+    config: dict[str, Any]
+    """the training configuration, every field"""
+    arch: dict[str, Any]
+    """VAE's arguments"""
+    crop: Crop
+    digest: str
+    """of the faces that it is trained on"""
+    training: dict[str, Any]
+    """Trainer.state(): weights, optimizer, generators, and how far the run has come"""
+    statistics: Statistics | None = None
+    """of the training codes under these weights; None until they were needed"""
+    format: int = FORMAT
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint, whole or not at all; the last.pt before it stays as last.prev.pt.
+
+    Raises RunStopped where it cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(vars(checkpoint), buffer)
+    previous = path.with_name(PREVIOUS) if path.name == LAST else None
+    with whole_file(path, previous) as partial:
+        partial.write_bytes(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint at path, on the CPU; nothing in the file is executed.
+
+    Raises UserError if it is damaged, of another project or of a format unknown here.
+    """
+    _require_whole(path)
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise _foreign(path) from error
+    if not isinstance(stored, dict) or "format" not in stored:
+        raise _foreign(path)
+    if stored["format"] != FORMAT:
+        raise UserError(f"{path} has format {stored['format']}, this code reads {FORMAT}")
+    if stored.keys() != {entry.name for entry in fields(Checkpoint)}:
+        raise _foreign(path)
+    return Checkpoint(**stored)
+
+
+def _require_whole(path: Path) -> None:
+    """Raise UserError unless path is a zip archive, as torch writes it, with all its sums right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch does not look at the sums itself
+            damage = "a checksum is wrong" if archive.testzip() else None
+    except OSError as error:
+        found = "there is no checkpoint" if isinstance(error, FileNotFoundError) else "cannot read"
+        raise UserError(f"{found} {path}") from error
+    except zipfile.BadZipFile as error:
+        if not b"PK".startswith(path.read_bytes()[:2]):
+            raise _foreign(path) from error
+        damage = "unexpected end"
+    if damage:
+        previous = path.with_name(PREVIOUS)
+        rescued = path.name == LAST and previous.exists()
+        rescue = f"; the one before it is {previous}" if rescued else ""
+        raise UserError(f"{path} is damaged ({damage}){rescue}")
+
+
+def _foreign(path: Path) -> UserError:
+    return UserError(f"{path} is not a checkpoint of this project")
+
+
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[VAE, Checkpoint]:
+    """Return the trained model, ready for use on device, and the checkpoint that it came in.
+
+    path is a checkpoint file or a run's folder: there best.pt is taken, else last.pt.
+
+    Raises UserError if there is none or it cannot be read.
+    """
+    checkpoint = load_checkpoint(find_checkpoint(path))
+    model = VAE(**checkpoint.arch)
+    model.load_state_dict(checkpoint.training["weights"])
+    device = torch.device(device)
+    return model.to(device, memory_format=memory_format(device)).eval(), checkpoint
+
+
+def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:
+    """Return the checkpoint file that path means: itself, or the preferred one of a run's folder.
+
+    Without path the newest run is taken. Raises UserError if there is none.
+    """
+    if path is None:
+        path = newest_run()
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (prefer, LAST, PREVIOUS):
+        if (path / name).exists():
+            return path / name
+    raise UserError(f"no checkpoint under {path}: looked for {prefer}, {LAST}")
+
+
+def newest_run() -> Path:
+    """Return the folder under runs/ whose last.pt is the newest.
+
+    Raises UserError if there is none.
+    """
+    last = [*RUNS.glob(f"*/{LAST}"), *RUNS.glob(f"*/{PREVIOUS}")]
+    if not last:
+        raise UserError(f"no run under {RUNS}/: train one (python train.py), or pass its path")
+    return max(last, key=lambda path: path.stat().st_mtime).parent
+
+
+def choose_run_dir(path: str | None, name: str) -> Path:
+    """Return the folder of a new run: path, or the first free one of runs/name, runs/name-2 ...
+
+    Raises UserError if path holds a run already.
+    """
+    if path is None:
+        taken = {entry.name for entry in RUNS.glob("*")}
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        return RUNS / next(free for free in names if free not in taken)
+    if any((Path(path) / file).exists() for file in (LAST, PREVIOUS, BEST)):
+        raise UserError(
+            f"--run-dir {path} holds a run: go on with --resume {path}, or name another"
+        )
+    return Path(path)
+
+
+def fit_statistics(path: Path, model: VAE, checkpoint: Checkpoint, faces: PackedFaces) -> None:
+    """Compute the statistics of the training codes and store them in the checkpoint at path."""
+    device = model.fc_mu.weight.device
+    rows = faces.rows("train")
+    mu, logvar = encode_batches(model, batches(faces, rows, 128, device))
+    attributes = None if faces.attributes is None else faces.attributes[rows]
+    checkpoint.statistics = latent_statistics(mu, logvar, attributes)
+    save_checkpoint(checkpoint, path)
+
+
+def require_statistics(
+    path: Path, model: VAE, checkpoint: Checkpoint, data: str | None = None
+) -> Statistics:
+    """Return the checkpoint's statistics; where it lacks them, compute and store them first.
+
+    Raises UserError if they have to be computed and the training faces are not there.
+    """
+    if checkpoint.statistics is None:
+        try:
+            faces = load_run_faces(checkpoint.config, data)
+        except UserError as error:
+            lacks = f"{path} has no latent statistics yet, and they come from its training faces"
+            raise UserError(f"{lacks}: {error}") from error
+        fit_statistics(path, model, checkpoint, faces)
+    return checkpoint.statistics

@@ -1,0 +1,54 @@
+"""Where and how to compute: "auto" -> cuda | mps | cpu, precision, memory format."""
+
+import contextlib
+
+import torch
+
+from vae.errors import UserError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device called name; "auto" takes cuda, else mps, else cpu.
+
+    Raises UserError if the device is unknown or not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device must be auto, cpu, cuda, cuda:N or mps; got {name}") from error
+    there = {
+        "cpu": True,
+        "mps": mps,
+        "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),
+    }
+    if not there.get(device.type, False):
+        raise UserError(f"--device {name} is not on this machine; --device auto takes what is")
+    return device
+
+
+def pick_precision(device: torch.device, name: str = "auto") -> str:
+    """Return "fp32" or "bf16"; "auto" takes bf16 where the hardware computes it natively."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    # torch before 2.10 cannot tell: there "auto" is fp32, and --precision bf16 asks for the rest
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Return the context in which a training step's convolutions run in the given precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the layout in which convolutions run fastest on device."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last

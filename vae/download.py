@@ -1,0 +1,69 @@
+"""CelebA's files from where its authors keep them, through torchvision's downloader."""
+
+import errno
+import os
+import tempfile
+import textwrap
+from pathlib import Path
+
+from torchvision.datasets import CelebA
+from torchvision.datasets.utils import download_file_from_google_drive
+
+from vae.celeba import CELEBA_FILES
+from vae.errors import UserError
+from vae.files import whole_file
+
+
+def download(root: Path) -> None:
+    """Fetch CelebA's pictures and tables into root with torchvision; what is there stays.
+
+    The zip is left unopened: find_faces reads it as it is.
+
+    Raises UserError if gdown is not installed or Google does not hand the files out, and
+    RunStopped if they cannot be written.
+    """
+    folder = root / "celeba" if (root / "celeba").is_dir() else root
+    ids = {name: (file_id, md5) for file_id, md5, name in CelebA.file_list}
+    for name in _missing_files(folder):
+        refusals = _gdown_refusals()
+        # gdown leaves parts and Google's error pages behind: they go with the fresh folder.
+        with (
+            whole_file(folder / name) as partial,
+            tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as fresh,
+        ):
+            try:
+                file_id, md5 = ids[name]
+                download_file_from_google_drive(file_id, fresh, name, md5)
+            except refusals as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise UserError(_how_by_hand(folder, name, error)) from error
+            os.replace(Path(fresh, name), partial)
+
+
+def _missing_files(folder: Path) -> list[str]:
+    """Return which of the files that we use are neither there nor in another form."""
+    return [
+        name
+        for name in CELEBA_FILES
+        if not any((folder / name).with_suffix(s).exists() for s in (Path(name).suffix, "", ".csv"))
+    ]
+
+
+def _gdown_refusals() -> tuple[type[Exception], ...]:
+    """Return what a download may raise: Google's quota, a wrong checksum, no network."""
+    try:
+        from gdown import exceptions
+    except ModuleNotFoundError as error:
+        raise UserError("--download needs gdown, version 5 or later: pip install gdown") from error
+    refused = getattr(exceptions, "DownloadError", exceptions.FileURLRetrievalError)
+    return (refused, RuntimeError, OSError)
+
+
+def _how_by_hand(folder: Path, name: str, error: Exception) -> str:
+    reason = textwrap.shorten(str(error), 200)
+    return (
+        f"could not download {name} ({reason}): Google limits how often it hands CelebA out; "
+        f"fetch {', '.join(_missing_files(folder))} by hand from "
+        f"https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put them into {folder}"
+    )

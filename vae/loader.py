@@ -1,0 +1,222 @@
+"""From a file list to batches: a packed uint8 array, gathered, moved to the device, mirrored."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial as bind
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vae.celeba import SPLITS, Faces, find_faces
+from vae.errors import UserError
+from vae.files import whole_file, write_text
+from vae.images import UNREADABLE, Crop, decode_picture, to_float, why_unreadable
+from vae.synthetic import write_synthetic
+
+SYNTHETIC_ROOT = Path("data/synthetic")
+
+
+@dataclass(frozen=True)
+class PackedFaces:
+    """A data set ready for training. Row i of every field is one face."""
+
+    pixels: np.ndarray
+    """(N, S, S, 3) uint8, mapped from the file"""
+    names: tuple[str, ...]
+    splits: np.ndarray
+    """(N,) uint8, an index into SPLITS; UNUSED where the picture could not be read"""
+    attributes: np.ndarray | None
+    """(N, 40) bool, columns as ATTRIBUTE_NAMES; None where nothing is known"""
+    crop: Crop
+    path: Path
+    """of the packed array"""
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the row numbers of a split, ascending. Raises UserError if there are none."""
+        rows = np.flatnonzero(self.splits == SPLITS.index(split))
+        if not len(rows):
+            raise UserError(f"the {split} split of {len(self.names):,} faces is empty")
+        return rows
+
+    def digest(self) -> str:
+        """Return what tells this set of faces from another, wherever it lies on disk."""
+        listing = "\n".join(self.names).encode() + self.splits.tobytes()
+        return sha256(listing).hexdigest()[:16]
+
+
+UNUSED = 255
+
+
+def load_faces(
+    data: str,
+    image_size: int,
+    cache_dir: str,
+    crop_size: int | None = None,
+    max_images: int | None = None,
+    skip_bad_images: bool = False,
+) -> PackedFaces:
+    """Return the faces under data, packed on first use; "synthetic" are drawn on first use.
+
+    crop_size is the side of the square in pixels; without it the layout decides. max_images
+    takes that many, evenly over the file list.
+
+    Raises UserError if there are none, or if some cannot be read and are not to be skipped.
+    """
+    if data == "synthetic":
+        write_synthetic(SYNTHETIC_ROOT)
+    faces = find_faces(SYNTHETIC_ROOT if data == "synthetic" else Path(data))
+    if max_images:
+        faces = faces.take(max_images)
+    crop = crop_size or ("celeba" if faces.aligned else "largest")
+    path, bad = pack(faces, image_size, crop, Path(cache_dir))
+    splits = faces.splits.copy()
+    if bad:
+        _require_skip(faces, bad, path, skip_bad_images)
+        splits[[faces.names.index(name) for name in bad]] = UNUSED
+    pixels = np.load(path, mmap_mode="r")
+    return PackedFaces(pixels, faces.names, splits, faces.attributes, crop, path)
+
+
+def load_run_faces(config: Mapping[str, Any], data: str | None = None) -> PackedFaces:
+    """Return the faces that a training configuration names; data says where they lie now."""
+    return load_faces(
+        data or config["data"],
+        config["image_size"],
+        config["cache_dir"],
+        config["crop_size"],
+        config["max_images"],
+        config["skip_bad_images"],
+    )
+
+
+def _require_skip(faces: Faces, bad: dict[str, str], path: Path, skip: bool) -> None:
+    """Write the list of unreadable pictures; raise UserError unless they are to be skipped."""
+    listing = path.with_suffix(".bad.txt")
+    write_text(listing, "".join(f"{name}\t{reason}\n" for name, reason in bad.items()))
+    if not skip:
+        name, reason = next(iter(bad.items()))
+        raise UserError(
+            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} such files of "
+            f"{len(faces.names):,} (list in {listing}). --skip-bad-images leaves them out"
+        )
+
+
+def pack(faces: Faces, image_size: int, crop: Crop, cache_dir: Path) -> tuple[Path, dict[str, str]]:
+    """Return the .npy of all faces' squares, uint8 (N, S, S, 3), and why some are unreadable.
+
+    The array is made once and taken again while pictures, size and crop are the same; beside it
+    a .json says what it holds. Unreadable pictures leave a black row.
+
+    Raises UserError if the disk has no room for it.
+    """
+    place = f"{faces.source.absolute()} {len(faces.names)}"
+    tag = sha256(place.encode()).hexdigest()[:8]
+    parent = faces.source.absolute().parent
+    path = cache_dir / f"{parent.name}-{image_size}px-{crop}-{tag}.npy"
+    contents = path.with_suffix(".json")
+    wanted = {
+        "source": str(faces.source),
+        "count": len(faces.names),
+        "image_size": image_size,
+        "crop": crop,
+        "fingerprint": faces.fingerprint(),
+    }
+    if path.exists() and contents.exists():
+        found = json.loads(contents.read_text(encoding="utf-8"))
+        bad = found.pop("bad")
+        if found == wanted:
+            return path, bad
+    _require_space(path, len(faces.names) * image_size**2 * 3)
+    contents.unlink(missing_ok=True)
+    bad = _write_array(path, faces, image_size, crop)
+    write_text(contents, json.dumps({**wanted, "bad": bad}, indent=2))
+    return path, bad
+
+
+def _require_space(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free + (path.stat().st_size if path.exists() else 0)
+    if size > free:
+        raise UserError(
+            f"the packed faces need {size / 1e9:.2f} GB and {path.parent} has {free / 1e9:.2f} GB "
+            "free: pass --cache-dir on another disk, or --max-images"
+        )
+
+
+def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[str, str]:
+    """Decode all faces on all cores into path, in order; return why some are unreadable."""
+    bad: dict[str, str] = {}
+    workers = usable_cores()
+    with (
+        whole_file(path) as partial,
+        open(partial, "wb") as file,
+        faces.reader() as read,
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(faces.names), desc="packing", unit="image", disable=None) as bar,
+    ):
+        shape = (len(faces.names), image_size, image_size, 3)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        decode = bind(_decode_chunk, read, image_size, crop)
+        decoded = iter(())
+        # one block is written while the next is decoded: memory holds two, whatever the count
+        for block in [*_chunks(faces.names, 256 * workers), ()]:
+            decoding = pool.map(decode, _chunks(block, 16))
+            for pixels, reasons in decoded:
+                file.write(pixels)
+                bad.update(reasons)
+                bar.update(len(pixels))
+            decoded = decoding
+    return bad
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (names[start : start + size] for start in range(0, len(names), size))
+
+
+def _decode_chunk(
+    read: Callable[[str], bytes], image_size: int, crop: Crop, names: Sequence[str]
+) -> tuple[np.ndarray, dict[str, str]]:
+    pixels = np.zeros((len(names), image_size, image_size, 3), np.uint8)
+    reasons = {}
+    for row, name in enumerate(names):
+        try:
+            pixels[row] = decode_picture(read(name), image_size, crop)
+        except UNREADABLE as error:
+            reasons[name] = why_unreadable(error)
+    return pixels, reasons
+
+
+def batches(
+    faces: PackedFaces,
+    rows: np.ndarray,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    mirrored: np.ndarray | None = None,
+) -> Iterator[Tensor]:
+    """Yield the given rows as float images (B, 3, S, S) in [0, 1] on device, in order.
+
+    mirrored (one bool a row) says which are flipped left to right. The last batch may be smaller.
+    """
+    for start in range(0, len(rows), batch_size):
+        pixels = torch.from_numpy(faces.pixels[rows[start : start + batch_size]])
+        x = to_float(pixels.to(device))
+        if mirrored is not None:
+            coins = torch.from_numpy(mirrored[start : start + batch_size]).to(device)
+            x = torch.where(coins[:, None, None, None], x.flip(3), x)
+        yield x

@@ -3,15 +3,15 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := runs/demo
 
 .PHONY: demo test lint
 
 demo: .venv/installed
-	$(BIN)/python train.py --data synthetic --image-size 64 --latent-dim 64 --epochs 12 --run-dir $(DEMO)
-	$(BIN)/python generate.py --checkpoint $(DEMO) --show grid reconstructions histograms
-	$(BIN)/python manipulate.py --checkpoint $(DEMO) --attribute Smiling Eyeglasses
-	@echo "Look at $(DEMO): grid.png, histograms-means.png, Smiling.png, Eyeglasses.png"
+	$(BIN)/python train.py --data synthetic --image-size 64 --latent-dim 64 \
+		--epochs 14 --batch-size 32 --learning-rate 2e-3 --beta 0.5
+	$(BIN)/python generate.py --show grid reconstructions histograms
+	$(BIN)/python manipulate.py --strengths -2 -1 0 1 2
+	@echo "Look at grid.png, histograms-means.png, Smiling.png and Eyeglasses.png there"
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -320,6 +321,67 @@ def test_a_mistake_is_one_line_and_nothing_is_written(home, capsys, script, flag
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert snapshot(home) == before
+
+
+def cut_a_picture(root):
+    picture = root / "img_align_celeba" / "000007.jpg"
+    picture.write_bytes(picture.read_bytes()[:300])
+
+
+def drop_a_row(root):
+    table = root / "list_attr_celeba.txt"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+
+
+def cut_the_checkpoint(root):
+    last = Path("runs/celeba-32/last.pt")
+    last.write_bytes(last.read_bytes()[:5000])
+
+
+def replace_the_checkpoint(root):
+    torch.save({"state_dict": {}}, "runs/celeba-32/last.pt")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_a_picture, "000007.jpg is not a readable image: truncated. 1 such files of 60"),
+        (drop_a_row, "list_attr_celeba.txt has 59 rows, says 60 on line 1"),
+        (
+            cut_the_checkpoint,
+            "is damaged (unexpected end); the one before it is runs/celeba-32/last",
+        ),
+        (replace_the_checkpoint, "last.pt is not a checkpoint of this project"),
+    ],
+)
+def test_damaged_files_are_one_line_and_the_run_is_as_it_was(celeba, capsys, damage, message):
+    assert train.main([*SMALL, "--epochs", "1"]) == 0
+    damage(celeba)
+    before = snapshot("runs")
+    capsys.readouterr()
+    assert train.main(["--resume", "--epochs", "2"]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert snapshot("runs") == before
+
+
+def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_is_untouched(celeba, capsys):
+    assert train.main([*SMALL, "--epochs", "1"]) == 0
+    before = snapshot("runs")
+    capsys.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        assert train.main(["--resume", "--epochs", "2"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    err = capsys.readouterr().err
+    assert err.startswith("stopped: could not write runs/celeba-32/")
+    assert err.endswith("the earlier file is untouched\n")
+    after = snapshot("runs")
+    for name in ("best.pt", "last.pt"):
+        assert after[Path("runs/celeba-32", name)] == before[Path("runs/celeba-32", name)]
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(celeba, capsys):

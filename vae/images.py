@@ -49,7 +49,7 @@ def why_unreadable(error: Exception) -> str:
     """Return in a few words why a picture could not be decoded."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a picture"
-    return "truncated" if "truncated" in str(error) else str(error)
+    return "truncated" if "truncated" in str(error).lower() else str(error)
 
 
 def read_pictures(paths: Sequence[str], image_size: int, crop: Crop = "largest") -> Tensor:

@@ -169,7 +169,7 @@ def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[
         decode = bind(_decode_chunk, read, image_size, crop)
         decoded = iter(())
         # one block is written while the next is decoded: memory holds two, whatever the count
-        for block in [*_chunks(faces.names, 256 * workers), ()]:
+        for block in [*_chunks(faces.names, 64 * workers), ()]:
             decoding = pool.map(decode, _chunks(block, 16))
             for pixels, reasons in decoded:
                 file.write(pixels)

@@ -160,7 +160,10 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterable[None]]]:
     # Ctrl-C ends the run here, and the workers with it, without a traceback from each.
     quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
     with ProcessPoolExecutor(processes, mp_context=context, **quiet) as pool:
-        yield functools.partial(pool.map, chunksize=8)
+        try:
+            yield functools.partial(pool.map, chunksize=8)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _attribute_list(names: list[str], attributes: np.ndarray) -> str:

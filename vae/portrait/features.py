@@ -97,7 +97,7 @@ def _bumps(face: Face) -> list[tuple[float, float, float, float, float, float]]:
             (side * 6.6 * big, n + 0.5, 3.4 * big, 3.4, 2.4, 6),
             (side * 19, 101, 13, 4.5, ridge, 1),
             (side * 17, 110.5, 11, 7, -3.0, 0),
-            (side * 25, 131 - 2 * smile, 12, 9, 2.6 + 2.0 * smile, 0),
+            (side * 25, 131 - 2 * smile, 12, 9, 2.6 + 3.2 * smile, 0),
             (side * 27, 150, 7, 12, -1.2, 0),
         ]
     return bumps
@@ -120,7 +120,7 @@ def paint_age(face: Face, canvas: Canvas, head: np.ndarray) -> None:
     n, m = face.nose_y, face.mouth_y
     out = 1.5 + 4.5 * smile
     fold = face.both([(9, n - 1), (15, n + 5), (18 + out, m - 4), (18.5 + out, m + 5)])
-    folds = 0.10 + 0.75 * depth * old + 0.18 * smile
+    folds = 0.10 + 0.75 * depth * old + 0.35 * smile
     canvas.shade(ribbons(fold, 2.6), _CREASE, folds, blur=1.4, within=head)
     if not old:
         return
@@ -217,9 +217,9 @@ def paint_nostrils(face: Face, canvas: Canvas) -> None:
 
 
 def paint_mouth(face: Face, canvas: Canvas) -> None:
-    """Draw lips that smile or rest, closed or open on teeth or the dark between them."""
+    """Draw lips that rest or smile, closed or open: a smile shows teeth, open ones are apart."""
     rng = face.streams["mouth"]
-    reach, full, gap = rng.uniform(16.5, 18.5), rng.uniform(0.8, 1.2), rng.uniform(0.85, 1.15)
+    reach, full, gap = rng.uniform(15.5, 17.5), rng.uniform(0.8, 1.2), rng.uniform(0.85, 1.15)
     droop, rouge = rng.uniform(-0.3, 1.2), _ROUGE[rng.integers(3)]
     full *= (1.0 if face.has("Young") else 0.8) * (0.95 if face.has("Male") else 1.15)
     edges = [curve(face.at(edge, 4)) for edge in _lip_edges(face, reach, full, gap, droop)]
@@ -230,10 +230,10 @@ def paint_mouth(face: Face, canvas: Canvas) -> None:
 def _lip_edges(face: Face, reach: float, full: float, gap: float, droop: float) -> list[np.ndarray]:
     """Return the lips' edges from above to below, (7, 2) each, from left corner to right corner."""
     smile, is_open = face.has("Smiling"), face.has("Mouth_Slightly_Open")
-    reach += 6.5 * smile - 1.5 * (is_open and not smile)
-    corner = face.mouth_y + (-5.0 if smile else droop)
-    sag = 6.2 * smile - 0.4  # of the line between the lips, from corner to middle
-    gap *= is_open * (6.2 if smile else 5.4)
+    reach += 9.0 * smile - 1.5 * (is_open and not smile)
+    corner = face.mouth_y + (-5.5 if smile else droop)
+    sag = 6.6 * smile - 0.4  # of the line between the lips, from corner to middle
+    gap *= 4.8 * smile + (3.0 if smile else 5.4) * is_open
     full *= 0.85 if smile else 1.0
     rows = [  # heights below the corner: half-way, beside the middle, middle
         (0.45 * sag - 1.9 * full, 0.7 * sag - 4.4 * full, 0.75 * sag - 3.5 * full),
@@ -261,13 +261,14 @@ def _paint_lips(face: Face, canvas: Canvas, edges: list[np.ndarray], rouge: Colo
 def _paint_between_lips(face: Face, canvas: Canvas, edges: list[np.ndarray]) -> None:
     _, upper_line, lower_line, _ = edges
     dark = np.array([0.20, 0.06, 0.06])
-    if face.has("Mouth_Slightly_Open"):
+    smile, is_open = face.has("Smiling"), face.has("Mouth_Slightly_Open")
+    if smile or is_open:
         opened = np.concatenate([upper_line, lower_line[::-1]])
         canvas.fill(opened, dark, blur=0.3)
-        share = 0.88 if face.has("Smiling") else 0.35
+        share = (0.72 if is_open else 1.0) if smile else 0.35
         teeth = np.concatenate([upper_line, blend(upper_line, lower_line, share)[::-1]])
         inside = canvas.mask(opened)
-        white = np.array([0.95, 0.93, 0.89]) * (0.97 if face.has("Smiling") else 0.8)
+        white = np.array([0.95, 0.93, 0.89]) * (1.0 if smile else 0.8)
         canvas.fill(teeth, white, within=inside, blur=0.4)
         canvas.shade(ribbon(upper_line, 1.8), (0.5, 0.4, 0.4), 0.5, blur=0.7, within=inside)
     canvas.fill(ribbon(upper_line, 1.2), dark, 0.75, blur=0.5)

@@ -64,6 +64,7 @@ class TrainConfig:
     save_every_epochs: int = option(1, "epochs between writing last.pt")
 
     def __post_init__(self) -> None:
+        _require_choices(self)
         multiple = 2 ** len(self.channels)
         _require(
             self.image_size >= 32 and self.image_size % multiple == 0,
@@ -83,22 +84,36 @@ class TrainConfig:
             self.run_dir is None or self.resume is None,
             "--run-dir starts a run and --resume goes on with one: pass one of them",
         )
+        _require(
+            not (self.download and self.data == "synthetic"),
+            "--download fetches CelebA: pass a folder for it as --data",
+        )
 
 
 @dataclass(frozen=True)
-class _PictureConfig:
-    """What generate.py and manipulate.py have in common."""
+class _ModelConfig:
+    """What the scripts that use a trained model have in common."""
 
     checkpoint: str | None = option(None, "checkpoint file or run folder; default: the newest run")
     data: str | None = option(None, "data set of the run, where it lies elsewhere now")
-    image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
-    seed: int = option(0, "seed of the samples")
-    output: str | None = option(None, "picture to write; default: into the run's folder")
-    files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+    seed: int = option(0, "seed of the noise")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 
     def __post_init__(self) -> None:
+        _require_choices(self)
         _require_at_least(self, 0, "seed")
+
+
+@dataclass(frozen=True)
+class _PictureConfig(_ModelConfig):
+    """What generate.py and manipulate.py have in common."""
+
+    image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
+    output: str | None = option(None, "picture to write; default: into the run's folder")
+    files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         suffixes = (".png", ".jpg", ".jpeg", ".webp")
         _require(
             self.output is None or self.output.lower().endswith(suffixes),
@@ -164,18 +179,24 @@ class ManipulateConfig(_PictureConfig):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(_ModelConfig):
     """evaluate.py."""
 
-    checkpoint: str | None = option(None, "checkpoint file or run folder; default: the newest run")
-    data: str | None = option(None, "data set of the run, where it lies elsewhere now")
     split: str = option("test", "split to measure on", choices=("train", "val", "test"))
-    seed: int = option(0, "seed of the noise in recon and total")
     output: str | None = option(None, "JSON file to write; default: into the run's folder")
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 
-    def __post_init__(self) -> None:
-        _require_at_least(self, 0, "seed")
+
+def _require_choices(config: Any) -> None:
+    """Raise ValueError if a field is not among its choices, or has no value where it needs one."""
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        choices = entry.metadata.get("choices")
+        for chosen in value if isinstance(value, tuple) else (value,):
+            _require(
+                choices is None or chosen in choices,
+                f"{_flag(entry.name)} must be one of {choices}; got {chosen}",
+            )
+        _require(value != () or entry.default == (), f"{_flag(entry.name)} needs a value")
 
 
 def _require(holds: bool, message: str) -> None:
@@ -215,6 +236,11 @@ class _Parser(argparse.ArgumentParser):
         _exit(f"{message} (--help shows all flags)")
 
 
+class _StoreTuple(argparse.Action):
+    def __call__(self, _parser: Any, values: Any, many: Any, _flag: Any = None) -> None:
+        setattr(values, self.dest, tuple(many))
+
+
 def _argument(entry: Any, hint: Any) -> dict[str, Any]:
     """Return what argparse needs to know of a field: its type, its help, its choices."""
     argument: dict[str, Any] = {"default": argparse.SUPPRESS, **entry.metadata}
@@ -226,7 +252,7 @@ def _argument(entry: Any, hint: Any) -> dict[str, Any]:
         if "choices" not in argument:
             argument.setdefault("metavar", value_type.__name__.upper())
     if many:
-        argument["nargs"] = "+"
+        argument["nargs"], argument["action"] = "+", _StoreTuple
     if entry.default not in (None, ()):
         argument["help"] += f" (default: {_as_text(entry.default)})"
     return argument

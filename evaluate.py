@@ -19,19 +19,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load a model and its faces, measure, print and write the numbers and their protocol."""
     config, _ = resolve(EvaluateConfig, flag=read_flags(EvaluateConfig, argv, __doc__))
     path = find_checkpoint(config.checkpoint)
-    device = pick_device(config.device)
-    model, checkpoint = load_model(path, device)
-    faces = load_run_faces(checkpoint.config, config.data)
+    model, checkpoint = load_model(path, pick_device(config.device))
+    faces = load_run_faces(checkpoint.config, config.data, checkpoint.crop)
     rows = faces.rows(config.split)
     beta = checkpoint.config["beta"]
-    numbers = validate(model, batches(faces, rows, 128, device), beta, config.seed)
+    numbers = validate(model, batches(faces, rows, label="evaluating"), beta, config.seed)
     protocol = {
         "checkpoint": str(path),
         "epoch": checkpoint.training["epoch"],
         "data": config.data or checkpoint.config["data"],
         "split": config.split,
         "n": len(rows),
-        "crop": checkpoint.crop,
+        "crop": faces.crop,
         "image_size": model.arch["image_size"],
         "beta": beta,
         "seed": config.seed,

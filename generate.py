@@ -4,9 +4,11 @@ Needs the data set for the faces of --show reconstructions and histograms alone.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +28,17 @@ from vae.latent import (
     seeded_noise,
     slerp,
     traverse,
+    widest_dimensions,
 )
 from vae.loader import batches, load_run_faces
 from vae.model import VAE
+
+
+class Drawing(NamedTuple):
+    """A picture, or a folder of them, that is made and not yet written."""
+
+    path: Path
+    write: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,12 @@ class Job:
         several = several or len(self.config.show) > 1
         return picture_path(self.config.output, self.path.parent, subject, several)
 
-    def keep_files(self, x: Tensor, subject: str) -> None:
-        """Write each face as a picture of its own, if that was asked for."""
-        if self.config.files:
-            names = [f"{subject}-{number:04d}" for number in range(len(x))]
-            save_pictures(x, Path(self.config.files), names)
+    def files(self, x: Tensor, subject: str) -> list[Drawing]:
+        """Return each face as a picture of its own, if that was asked for."""
+        if not self.config.files:
+            return []
+        names = [f"{subject}-{number:04d}" for number in range(len(x))]
+        return [Drawing(Path(self.config.files), lambda folder: save_pictures(x, folder, names))]
 
     def noise(self, count: int) -> Tensor:
         """Return codes from N(0, temperature^2 I), (count, D)."""
@@ -74,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load a model, make each picture that was asked for, print the paths."""
     config, _ = resolve(GenerateConfig, flag=read_flags(GenerateConfig, argv, __doc__))
     path = find_checkpoint(config.checkpoint)
-    device = pick_device(config.device)
-    model, checkpoint = load_model(path, device)
+    model, checkpoint = load_model(path, pick_device(config.device))
     print(f"checkpoint: {path}, epoch {checkpoint.training['epoch']}")
     job = Job(config, path, model, checkpoint)
     show = {
@@ -85,82 +95,96 @@ def main(argv: Sequence[str] | None = None) -> None:
         "histograms": show_histograms,
         "traversal": show_traversal,
     }
-    written = [path for subject in config.show for path in show[subject](job)]
-    print(*written, sep="\n")
+    # all are made before one is written: a mistake in the last leaves nothing behind
+    drawings = [drawing for subject in config.show for drawing in show[subject](job)]
+    for drawing in drawings:
+        drawing.write(drawing.path)
+    print(*(drawing.path for drawing in drawings), sep="\n")
 
 
-def show_grid(job: Job) -> list[Path]:
+def show_grid(job: Job) -> list[Drawing]:
     """Draw new faces from the prior."""
     x = decode_codes(job.model, job.noise(job.config.count))
-    save_grid(x, job.output("grid"), job.config.columns)
-    job.keep_files(x, "grid")
-    return [job.output("grid")]
+    columns = job.config.columns
+    grid = Drawing(job.output("grid"), lambda path: save_grid(x, path, columns))
+    return [grid, *job.files(x, "grid")]
 
 
-def show_reconstructions(job: Job) -> list[Path]:
+def show_reconstructions(job: Job) -> list[Drawing]:
     """Draw originals over their reconstructions from mu: the files of --image, or val faces."""
     config = job.config
     if config.image:
         x = job.pictures()
     else:
-        faces = load_run_faces(job.checkpoint.config, config.data)
+        faces = load_run_faces(job.checkpoint.config, config.data, job.checkpoint.crop)
         rows = np.random.default_rng(config.seed).permutation(faces.rows("val"))
-        (x,) = batches(faces, rows[: max(1, config.count // 2)], config.count)
-    mu, _ = encode_batches(job.model, [x.to(job.model.fc_mu.weight.device)])
+        x = torch.cat(list(batches(faces, rows[: max(1, config.count // 2)])))
+    mu, _ = encode_batches(job.model, x.split(128))
     x_hat = decode_codes(job.model, mu)
     columns = min(config.columns, len(x))
-    save_grid(above(x, x_hat, columns), job.output("reconstructions"), columns)
-    job.keep_files(x_hat, "reconstructions")
-    return [job.output("reconstructions")]
+    both = above(x, x_hat, columns)
+    grid = Drawing(job.output("reconstructions"), lambda path: save_grid(both, path, columns))
+    return [grid, *job.files(x_hat, "reconstructions")]
 
 
-def show_interpolation(job: Job) -> list[Path]:
+def show_interpolation(job: Job) -> list[Drawing]:
     """Draw the ways from one code to the next, straight and on the circle, a pair of rows each."""
     config, steps = job.config, job.config.columns
     if config.image:
         if len(config.image) < 2:
             raise UserError("--show interpolation needs two --image pictures or more")
-        mu, _ = encode_batches(job.model, [job.pictures().to(job.model.fc_mu.weight.device)])
+        mu, _ = encode_batches(job.model, [job.pictures()])
         start, end = mu[:-1], mu[1:]
     else:
-        start, end = job.noise(2 * max(1, config.count // (2 * steps))).chunk(2)
+        ends = job.noise(2 * max(1, config.count // (2 * steps)))
+        start, end = ends[0::2], ends[1::2]
     z = torch.stack([lerp(start, end, steps), slerp(start, end, steps)], dim=1)
     x = decode_codes(job.model, z.flatten(0, 2))
-    job.keep_files(x, "interpolation")
     labels = [f"{100 * step / (steps - 1):.0f} %" for step in range(steps)]
     grid = x.unflatten(0, (2 * len(start), steps))
-    save_labelled_grid(grid, job.output("interpolation"), labels, ["lerp", "slerp"] * len(start))
-    return [job.output("interpolation")]
+    ways = ["lerp", "slerp"] * len(start)
+    rows = Drawing(
+        job.output("interpolation"), lambda path: save_labelled_grid(grid, path, labels, ways)
+    )
+    return [rows, *job.files(x, "interpolation")]
 
 
-def show_histograms(job: Job) -> list[Path]:
+def show_histograms(job: Job) -> list[Drawing]:
     """Draw the distribution of each latent variable over the val split, under N(0, 1)."""
     config = job.config
-    faces = load_run_faces(job.checkpoint.config, config.data)
-    rows, device = faces.rows("val"), job.model.fc_mu.weight.device
-    mu, logvar = encode_batches(job.model, batches(faces, rows, 128, device))
-    z = sample_posterior(mu, logvar, config.seed)
+    faces = load_run_faces(job.checkpoint.config, config.data, job.checkpoint.crop)
+    rows = faces.rows("val")
+    mu, logvar = encode_batches(job.model, batches(faces, rows, label="encoding"))
+    codes = {"means": mu, "samples": sample_posterior(mu, logvar, config.seed)}
     dimensions = job.dimensions(range(50))
-    of = f"of {len(rows):,} val faces; the curve is N(0, 1)"
-    paths = [job.output(f"histograms-{kind}", several=True) for kind in ("means", "samples")]
-    save_histograms(mu, paths[0], dimensions, f"Posterior means {of}")
-    save_histograms(z, paths[1], dimensions, f"Posterior samples {of}")
-    return paths
+    return [
+        Drawing(
+            job.output(f"histograms-{kind}", several=True),
+            partial(
+                save_histograms,
+                z,
+                dimensions=dimensions,
+                title=f"Posterior {kind} of {len(rows):,} val faces; the curve is N(0, 1)",
+            ),
+        )
+        for kind, z in codes.items()
+    ]
 
 
-def show_traversal(job: Job) -> list[Path]:
+def show_traversal(job: Job) -> list[Drawing]:
     """Draw the mean face with one latent variable at a time set from -3 to 3."""
     statistics = require_statistics(job.path, job.model, job.checkpoint, job.config.data)
-    widest = statistics["covariance"].diagonal().argsort(descending=True)
-    dimensions = job.dimensions(widest[:8].tolist())
+    dimensions = job.dimensions(widest_dimensions(statistics, count=8))
     values = np.linspace(-3, 3, job.config.columns).tolist()
     z = traverse(statistics["mean"], dimensions, values)
     x = decode_codes(job.model, z.flatten(0, 1))
-    job.keep_files(x, "traversal")
     grid = x.unflatten(0, z.shape[:2])
     labels = [f"{value:+.1f}" for value in values]
-    save_labelled_grid(grid, job.output("traversal"), labels, [f"z{d}" for d in dimensions])
-    return [job.output("traversal")]
+    names = [f"z{dimension}" for dimension in dimensions]
+    rows = Drawing(
+        job.output("traversal"), lambda path: save_labelled_grid(grid, path, labels, names)
+    )
+    return [rows, *job.files(x, "traversal")]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ The run's folder gets config.json, metrics.csv (a line an epoch), curves.png, pi
 reconstructions and of samples, last.pt, and best.pt (the best validation total).
 """
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -18,19 +16,21 @@ from config import TrainConfig, read_flags, resolve
 from vae.checkpoint import (
     BEST,
     LAST,
+    PREVIOUS,
     Checkpoint,
     choose_run_dir,
     find_checkpoint,
-    fit_statistics,
     load_checkpoint,
     load_model,
+    require_same_faces,
     save_checkpoint,
+    training_statistics,
 )
 from vae.device import pick_device, pick_precision
 from vae.download import download
 from vae.errors import Interrupted, RunStopped, UserError, script
 from vae.figures import save_curves
-from vae.files import write_text
+from vae.files import write_csv, write_text
 from vae.images import above, save_grid
 from vae.latent import decode_codes, encode_batches, seeded_noise
 from vae.loader import batches, load_run_faces
@@ -77,27 +77,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     run = new_checkpoint(config, trainer)
     if resumed:
-        refuse_other_faces(resumed, run)
+        require_same_faces(resumed, faces)
         trainer.load_state(resumed.training)
+        if resumed_path.name == PREVIOUS:
+            # last.pt is damaged: it must not take the place of the one before
+            (run_dir / LAST).unlink(missing_ok=True)
 
     # Train
     print(f"computing on {device} in {precision}; writing to {run_dir}")
-    write_text(run_dir / "config.json", json.dumps(run.config, indent=2) + "\n")
+    here = {"device": str(device), "precision": precision, "crop": faces.crop}
+    write_text(run_dir / "config.json", json.dumps({**run.config, **here}, indent=2) + "\n")
     with StopSignal() as stop:
         while trainer.epoch < config.epochs:
             advance(trainer, run, run_dir, stop)
             print_metrics(trainer.history[-1])
             save_epoch(config, trainer, run, run_dir)
+        stop.check(f"trained and saved {run_dir}; its latent statistics come when they are needed")
 
     # Keep the statistics of the codes beside the weights, for sampling and editing
-    for path in (run_dir / LAST, run_dir / BEST):
-        model, checkpoint = load_model(path, device)
-        fit_statistics(path, model, checkpoint, faces)
-    for path in sorted(run_dir.iterdir()):
-        print(path)
+    save_statistics(run, trainer, run_dir)
+    print(*sorted(run_dir.iterdir()), sep="\n")
 
 
-FIXED = ("image_size", "crop_size", "max_images", "channels", "latent_dim", "batch_size", "seed")
+FIXED = ("image_size", "crop_size", "max_images", "flip", "channels", "latent_dim", "beta")
+FIXED += ("batch_size", "seed")
 """What --resume keeps, beside the faces."""
 
 
@@ -107,17 +110,10 @@ def refuse_changes(config: TrainConfig, resumed: Checkpoint) -> None:
         old, new = resumed.config[name], getattr(config, name)
         if old != new:
             flag = name.replace("_", "-")
-            raise UserError(f"the run has --{flag} {old}, asked for {new}: start a new run")
+            raise UserError(f"the run has --{flag} {old}; asked for {new}: start a new run")
     epochs = resumed.training["epoch"]
     if epochs >= config.epochs:
         raise UserError(f"the run has had {epochs} epochs: pass an --epochs above")
-
-
-def refuse_other_faces(resumed: Checkpoint, run: Checkpoint) -> None:
-    """Raise UserError if the run was trained on other faces, wherever they lie."""
-    if (resumed.digest, resumed.crop) != (run.digest, run.crop):
-        old, new = resumed.config["data"], run.config["data"]
-        raise UserError(f"the run has the faces of {old} as they were, {new} holds others")
 
 
 def new_checkpoint(config: TrainConfig, trainer: Trainer) -> Checkpoint:
@@ -135,7 +131,7 @@ def advance(trainer: Trainer, run: Checkpoint, run_dir: Path, stop: StopSignal) 
         trainer.run_epoch(stop)
     except Interrupted as error:
         run.training = trainer.state()
-        save_checkpoint(run, last)
+        save_checkpoint(run, last, run_dir / PREVIOUS)
         note = f"saved {last}; go on with: python train.py --resume {run_dir}"
         raise Interrupted(error.signal_number, note) from error
     except RunStopped as error:
@@ -153,28 +149,34 @@ def save_epoch(config: TrainConfig, trainer: Trainer, run: Checkpoint, run_dir: 
     epoch, history = trainer.epoch, trainer.history
     is_final = epoch == config.epochs
     run.training = trainer.state()
+    write_csv(run_dir / "metrics.csv", history)
     if history[-1]["val_total"] == min(row["val_total"] for row in history):
         save_checkpoint(run, run_dir / BEST)
     if is_final or epoch % config.save_every_epochs == 0:
-        save_checkpoint(run, run_dir / LAST)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=history[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_text(run_dir / "metrics.csv", table.getvalue())
+        save_checkpoint(run, run_dir / LAST, run_dir / PREVIOUS)
     if is_final or epoch == 1 or epoch % config.sample_every_epochs == 0:
         save_curves(history, run_dir / "curves.png")
-        save_pictures(trainer, run_dir, f"epoch-{epoch:03d}.png")
+        save_samples(trainer, run_dir, f"epoch-{epoch:03d}.png")
 
 
-def save_pictures(trainer: Trainer, run_dir: Path, suffix: str) -> None:
+def save_samples(trainer: Trainer, run_dir: Path, suffix: str) -> None:
     """Write the first val faces over their reconstructions, and samples from fixed noise."""
     model, faces = trainer.model, trainer.faces
-    (x,) = batches(faces, faces.rows("val")[:32], 32, trainer.device)
+    (x,) = batches(faces, faces.rows("val")[:32])
     mu, _ = encode_batches(model, [x])
-    save_grid(above(x.cpu(), decode_codes(model, mu), 8), run_dir / f"reconstructions-{suffix}", 8)
+    save_grid(above(x, decode_codes(model, mu), 8), run_dir / f"reconstructions-{suffix}", 8)
     noise = seeded_noise(trainer.seed, range(64), model.arch["latent_dim"])
     save_grid(decode_codes(model, noise), run_dir / f"samples-{suffix}", 8)
+
+
+def save_statistics(run: Checkpoint, trainer: Trainer, run_dir: Path) -> None:
+    """Store the statistics of the training codes in last.pt and best.pt."""
+    run.statistics = training_statistics(trainer.model, trainer.faces)
+    save_checkpoint(run, run_dir / LAST)
+    model, best = load_model(run_dir / BEST, trainer.device)
+    is_last = best.training["epoch"] == trainer.epoch
+    best.statistics = run.statistics if is_last else training_statistics(model, trainer.faces)
+    save_checkpoint(best, run_dir / BEST)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from vae.checkpoint import (
     Checkpoint,
     choose_run_dir,
     find_checkpoint,
-    fit_statistics,
     load_checkpoint,
     newest_run,
+    require_statistics,
     save_checkpoint,
 )
 from vae.errors import UserError
@@ -64,21 +64,39 @@ def test_the_statistics_of_a_run_are_those_of_its_weights(home):
     assert statistics["cooccurrence"].diagonal().sum() == faces.attributes[:40].sum()
 
 
+def without_statistics(path):
+    """Write the run's last checkpoint to path without its statistics; return these."""
+    checkpoint = load_checkpoint(Path("runs/celeba-32/last.pt"))
+    statistics, checkpoint.statistics = checkpoint.statistics, None
+    save_checkpoint(checkpoint, path)
+    return statistics
+
+
 def test_statistics_that_are_missing_are_computed_and_stored(home, tmp_path):
     path = tmp_path / "last.pt"
-    shutil.copy("runs/celeba-32/last.pt", path)
-    model, checkpoint = load_model(path)
-    expected, checkpoint.statistics = checkpoint.statistics, None
-    fit_statistics(path, model, checkpoint, load_run_faces(checkpoint.config))
+    expected = without_statistics(path)
+    require_statistics(path, *load_model(path))
     again = load_checkpoint(path).statistics
     for name, value in expected.items():
         torch.testing.assert_close(again[name], value)
 
 
+def test_statistics_are_not_computed_from_other_faces_or_none(home, tmp_path):
+    path = tmp_path / "last.pt"
+    without_statistics(path)
+    shutil.copytree("data/celeba", tmp_path / "other")
+    (tmp_path / "other/img_align_celeba/000060.jpg").unlink()
+    with pytest.raises(UserError, match=r"no latent statistics yet.*--data has faces"):
+        require_statistics(path, *load_model(path), str(tmp_path / "other"))
+    with pytest.raises(UserError, match=r"no latent statistics yet.*no images under nowhere"):
+        require_statistics(path, *load_model(path), "nowhere")
+    assert load_checkpoint(path).statistics is None
+
+
 def test_the_last_checkpoint_before_is_kept_and_named_when_the_last_is_damaged(tmp_path):
     last = tmp_path / "last.pt"
     for epoch in (1, 2):
-        save_checkpoint(make_checkpoint(training={"epoch": epoch}), last)
+        save_checkpoint(make_checkpoint(training={"epoch": epoch}), last, tmp_path / "last.prev.pt")
     assert load_checkpoint(tmp_path / "last.prev.pt").training["epoch"] == 1
     whole = last.read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 1):

@@ -1,6 +1,8 @@
 import json
-import os
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from conftest import COUNT, HEIGHT, TRAIN, VAL, WIDTH, write_celeba
 from PIL import Image
 
-from vae.celeba import find_faces
+from vae.celeba import Faces, find_faces
 from vae.errors import UserError
 from vae.loader import batches, load_faces, pack
 
@@ -48,7 +50,7 @@ def test_the_packed_array_is_reused_until_source_or_crop_change(celeba):
     faces = load()
     made = faces.path.stat().st_mtime_ns
     assert load().path.stat().st_mtime_ns == made
-    assert load(crop_size=20).path != faces.path
+    assert load(crop=20).path != faces.path
     picture = celeba / "img_align_celeba" / faces.names[3]
     Image.new("RGB", (WIDTH, HEIGHT), (255, 0, 0)).save(picture, quality=95)
     again = load()
@@ -57,14 +59,12 @@ def test_the_packed_array_is_reused_until_source_or_crop_change(celeba):
 
 
 def test_the_crop_stands_beside_the_packed_array(celeba):
-    faces = load(crop_size=20)
+    faces = load(crop=20)
     contents = json.loads(faces.path.with_suffix(".json").read_text())
     assert (contents["crop"], contents["image_size"], contents["count"]) == (20, 32, COUNT)
 
 
 def test_packing_from_the_zip_equals_packing_from_the_folder(celeba, tmp_path):
-    import shutil
-
     zipped = tmp_path / "zipped"
     zipped.mkdir()
     shutil.make_archive(str(zipped / "img_align_celeba"), "zip", celeba, "img_align_celeba")
@@ -94,26 +94,29 @@ def test_an_unreadable_image_stops_with_its_name_and_a_list_and_can_be_skipped(c
 
 
 def test_a_crop_larger_than_the_picture_is_said(celeba):
-    with pytest.raises(UserError, match="a square of 99 pixels does not fit into 44 x 54"):
-        load(crop_size=99)
+    with pytest.raises(UserError, match="--crop-size 99 does not fit into a picture of 44 x 54"):
+        load(crop=99)
 
 
 def test_a_disk_without_room_is_said_before_anything_is_written(celeba, monkeypatch):
-    usage = os.statvfs(".")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 1000}))
-    assert usage.f_bavail
-    with pytest.raises(UserError, match=r"need 0\.00 GB and cache has 0\.00 GB free"):
-        load()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=30_000_000))
+    with pytest.raises(UserError, match=r"need 0\.05 GB and cache has 0\.03 GB free"):
+        load(image_size=512)
     assert not list(Path("cache").iterdir())
 
 
-def test_packing_that_breaks_off_leaves_no_file(celeba, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def test_packing_that_breaks_off_leaves_no_file(celeba):
+    class BrokenFaces(Faces):
+        @contextmanager
+        def reader(self):
+            def read(name):
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr("vae.loader.decode_picture", interrupted)
+            yield read
+
+    faces = BrokenFaces(**vars(find_faces(celeba)))
     with pytest.raises(KeyboardInterrupt):
-        pack(find_faces(celeba), 32, "celeba", Path("cache"))
+        pack(faces, 32, "celeba", Path("cache"))
     assert not list(Path("cache").iterdir())
 
 

@@ -72,7 +72,8 @@ def test_a_run_leaves_what_the_readme_promises(home):
         assert float(row["val_total"]) == pytest.approx(total)
     config = json.loads(Path("runs/celeba-32/config.json").read_text())
     assert (config["image_size"], config["beta"]) == (32, 1.0)
-    assert set(config) == set(TrainConfig.__dataclass_fields__)
+    assert set(config) == {*TrainConfig.__dataclass_fields__, "crop"}
+    assert (config["device"], config["precision"], config["crop"]) == ("cpu", "fp32", "celeba")
 
 
 def test_best_is_the_epoch_with_the_lowest_validation_total(home):
@@ -89,11 +90,10 @@ def test_training_learns(celeba):
     assert min(totals) < 0.6 * totals[0]
 
 
-def test_the_same_seed_gives_the_same_weights(celeba, home):
-    once, _ = load_model("runs/celeba-32/last.pt")
-    assert train.main([*SMALL, "--epochs", "2", "--run-dir", "again"]) == 0
-    twice, _ = load_model("again/last.pt")
-    shutil.rmtree("again")
+def test_the_same_seed_gives_the_same_weights(celeba, trained):
+    once, _ = load_model(trained / "runs/celeba-32/last.pt")
+    assert train.main([*SMALL, "--epochs", "2"]) == 0
+    twice, _ = load_model("runs/celeba-32/last.pt")
     for name, value in once.state_dict().items():
         assert torch.equal(value, twice.state_dict()[name]), name
 
@@ -106,6 +106,17 @@ def test_config_and_model_hold_the_same_defaults():
 
 
 # Resuming
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(celeba):
+    assert train.main([*SMALL, "--epochs", "3", "--run-dir", "whole"]) == 0
+    assert train.main([*SMALL, "--epochs", "2"]) == 0
+    Path("runs/celeba-32/last.pt").write_bytes(b"PK")
+    assert train.main(["--resume", "runs/celeba-32/last.prev.pt", "--epochs", "3"]) == 0
+    whole, _ = load_model("whole/last.pt")
+    resumed, _ = load_model("runs/celeba-32/last.pt")
+    assert torch.equal(whole.fc_mu.weight, resumed.fc_mu.weight)
+    assert load_model("runs/celeba-32/last.prev.pt")
 
 
 def test_a_resumed_run_ends_as_one_that_never_stopped(celeba):
@@ -141,10 +152,11 @@ def test_a_stopped_process_saves_its_work_and_goes_on(celeba, number, code):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--latent-dim", "7"], "the run has --latent-dim 5, asked for 7: start a new run"),
-        (["--seed", "1"], "the run has --seed 0, asked for 1: start a new run"),
+        (["--latent-dim", "7"], "the run has --latent-dim 5; asked for 7: start a new run"),
+        (["--seed", "1"], "the run has --seed 0; asked for 1: start a new run"),
         (["--epochs", "2"], "the run has had 2 epochs: pass an --epochs above"),
-        (["--epochs", "3", "--data", "other"], "the run has the faces of data/celeba as they were"),
+        (["--epochs", "3", "--data", "other"], "crop celeba; --data has faces"),
+        (["--epochs", "3", "--beta", "4"], "the run has --beta 1.0; asked for 4.0"),
     ],
 )
 def test_what_a_run_cannot_change_is_refused_and_nothing_is_written(home, capsys, flags, message):
@@ -186,7 +198,16 @@ def test_a_grid_shows_the_decoded_noise_of_its_seed(home, tmp_path):
 
 def test_a_face_does_not_change_with_the_count(home, tmp_path):
     for count in ("2", "70"):
-        generate.main(["--count", count, "--files", str(tmp_path / count), "--output", "x.png"])
+        generate.main(
+            [
+                "--count",
+                count,
+                "--files",
+                str(tmp_path / count),
+                "--output",
+                str(tmp_path / "x.png"),
+            ]
+        )
     few = (tmp_path / "2" / "grid-0001.png").read_bytes()
     assert few == (tmp_path / "70" / "grid-0001.png").read_bytes()
 
@@ -310,6 +331,10 @@ def test_a_plain_folder_trains_and_generates_and_says_what_an_edit_lacks(
         (manipulate, ["--attribute", "Smilling"], 'no attribute "Smilling": did you mean "Smil'),
         (manipulate, ["--attribute", "Bald"], "Bald: 0 of the 40 training faces have it"),
         (manipulate, ["--source", "val", "--faces", "12"], "--faces of the val split go to 11"),
+        (manipulate, ["--attribute", "Smiling", "Bald"], "Bald: 0 of the 40 training faces have"),
+        (manipulate, ["--add", "Smiling", "--remove", "Balled"], 'no attribute "Balled"'),
+        (generate, ["--show", "grid", "traversal", "--dimensions", "9"], "--dimensions go to 4"),
+        (generate, ["--show", "grid", "histograms", "--data", "nowhere"], "no images under nowh"),
         (evaluate, ["--data", "nowhere"], "no images under nowhere"),
     ],
 )
@@ -355,11 +380,11 @@ def replace_the_checkpoint(root):
     ],
 )
 def test_damaged_files_are_one_line_and_the_run_is_as_it_was(celeba, capsys, damage, message):
-    assert train.main([*SMALL, "--epochs", "1"]) == 0
+    assert train.main([*SMALL, "--epochs", "2"]) == 0
     damage(celeba)
     before = snapshot("runs")
     capsys.readouterr()
-    assert train.main(["--resume", "--epochs", "2"]) == 2
+    assert train.main(["--resume", "--epochs", "3"]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
@@ -391,7 +416,10 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(celeba, capsys):
     err = capsys.readouterr().err
     assert "resume from runs/celeba-32/last.pt with a lower --learning-rate" in err
     assert err.count("\n") == 1
-    assert load_model("runs/celeba-32/last.pt")
+    assert "stopped: " in err
+    assert " at epoch " in err
+    model, _ = load_model("runs/celeba-32/last.pt")
+    assert all(value.isfinite().all() for value in model.state_dict().values())
     assert before.keys() <= snapshot("runs").keys()
 
 

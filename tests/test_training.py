@@ -96,7 +96,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(steps_before_the_si
     countdown = itertools.count(1)
 
     class StopLater(StopSignal):
-        def check(self):
+        def check(self, note=""):
             if next(countdown) == steps_before_the_signal:
                 self.received = signal.SIGINT
             super().check()
@@ -124,8 +124,9 @@ def test_a_signal_is_noted_and_the_second_is_not_waited_for():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Interrupted):
             stop.check()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted) as caught:
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.signal_number == signal.SIGTERM
     assert signal.getsignal(signal.SIGINT) == before
 
 
@@ -135,6 +136,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
         trainer.model.fc_logvar.bias.fill_(200.0)
     with pytest.raises(RunStopped, match=r"became .* at epoch 1, step 1$"):
         trainer.run_epoch(StopSignal())
+
+
+def test_a_validation_that_is_not_finite_stops_the_run():
+    model = VAE(32, (4, 6), 5)
+    with torch.no_grad():
+        model.fc_logvar.bias.fill_(200.0)
+    with pytest.raises(RunStopped, match=r"validation came to recon .* kl inf"):
+        validate(model, [torch.rand(2, 3, 32, 32)], beta=1.0, seed=0)
 
 
 def test_the_metrics_of_an_epoch_are_means_over_images():

@@ -41,14 +41,13 @@ class Checkpoint:
     format: int = FORMAT
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint, whole or not at all; the last.pt before it stays as last.prev.pt.
+def save_checkpoint(checkpoint: Checkpoint, path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint, whole or not at all; the one before it stays as previous, if given.
 
     Raises RunStopped where it cannot be written.
     """
     buffer = io.BytesIO()
     torch.save(vars(checkpoint), buffer)
-    previous = path.with_name(PREVIOUS) if path.name == LAST else None
     with whole_file(path, previous) as partial:
         partial.write_bytes(buffer.getbuffer())
 
@@ -120,21 +119,21 @@ def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    for name in (prefer, LAST, PREVIOUS):
+    for name in (prefer, LAST, PREVIOUS, BEST):
         if (path / name).exists():
             return path / name
     raise UserError(f"no checkpoint under {path}: looked for {prefer}, {LAST}")
 
 
 def newest_run() -> Path:
-    """Return the folder under runs/ whose last.pt is the newest.
+    """Return the folder under runs/ that holds the newest checkpoint.
 
     Raises UserError if there is none.
     """
-    last = [*RUNS.glob(f"*/{LAST}"), *RUNS.glob(f"*/{PREVIOUS}")]
-    if not last:
+    saved = [path for name in (LAST, PREVIOUS, BEST) for path in RUNS.glob(f"*/{name}")]
+    if not saved:
         raise UserError(f"no run under {RUNS}/: train one (python train.py), or pass its path")
-    return max(last, key=lambda path: path.stat().st_mtime).parent
+    return max(saved, key=lambda path: path.stat().st_mtime).parent
 
 
 def choose_run_dir(path: str | None, name: str) -> Path:
@@ -146,21 +145,19 @@ def choose_run_dir(path: str | None, name: str) -> Path:
         taken = {entry.name for entry in RUNS.glob("*")}
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         return RUNS / next(free for free in names if free not in taken)
-    if any((Path(path) / file).exists() for file in (LAST, PREVIOUS, BEST)):
+    if any((Path(path) / file).exists() for file in (LAST, PREVIOUS, BEST, "config.json")):
         raise UserError(
             f"--run-dir {path} holds a run: go on with --resume {path}, or name another"
         )
     return Path(path)
 
 
-def fit_statistics(path: Path, model: VAE, checkpoint: Checkpoint, faces: PackedFaces) -> None:
-    """Compute the statistics of the training codes and store them in the checkpoint at path."""
-    device = model.fc_mu.weight.device
+def training_statistics(model: VAE, faces: PackedFaces) -> Statistics:
+    """Return the statistics of the training split's codes under model."""
     rows = faces.rows("train")
-    mu, logvar = encode_batches(model, batches(faces, rows, 128, device))
+    mu, logvar = encode_batches(model, batches(faces, rows, label="encoding"))
     attributes = None if faces.attributes is None else faces.attributes[rows]
-    checkpoint.statistics = latent_statistics(mu, logvar, attributes)
-    save_checkpoint(checkpoint, path)
+    return latent_statistics(mu, logvar, attributes)
 
 
 def require_statistics(
@@ -171,10 +168,23 @@ def require_statistics(
     Raises UserError if they have to be computed and the training faces are not there.
     """
     if checkpoint.statistics is None:
+        stamp = path.stat().st_mtime_ns
         try:
-            faces = load_run_faces(checkpoint.config, data)
+            faces = load_run_faces(checkpoint.config, data, checkpoint.crop)
+            require_same_faces(checkpoint, faces)
         except UserError as error:
             lacks = f"{path} has no latent statistics yet, and they come from its training faces"
             raise UserError(f"{lacks}: {error}") from error
-        fit_statistics(path, model, checkpoint, faces)
+        checkpoint.statistics = training_statistics(model, faces)
+        # a run under way may have written newer weights meanwhile
+        if path.stat().st_mtime_ns == stamp:
+            save_checkpoint(checkpoint, path)
     return checkpoint.statistics
+
+
+def require_same_faces(checkpoint: Checkpoint, faces: PackedFaces) -> None:
+    """Raise UserError if these are not the faces, or not the crop, of the checkpoint's run."""
+    old = f"faces {checkpoint.digest}, crop {checkpoint.crop}"
+    new = f"faces {faces.digest()}, crop {faces.crop}"
+    if old != new:
+        raise UserError(f"the run has {old}; --data has {new}")

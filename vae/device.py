@@ -1,6 +1,7 @@
 """Where and how to compute: "auto" -> cuda | mps | cpu, precision, memory format."""
 
 import contextlib
+import os
 
 import torch
 
@@ -14,7 +15,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+        name = "cuda" if cuda else "mps" if mps else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -26,6 +27,10 @@ def pick_device(name: str = "auto") -> torch.device:
     }
     if not there.get(device.type, False):
         raise UserError(f"--device {name} is not on this machine; --device auto takes what is")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # the same seed gives the same weights
+        torch.backends.cudnn.deterministic = True
     return device
 
 
@@ -52,3 +57,9 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return the layout in which convolutions run fastest on device."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

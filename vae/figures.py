@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from vae.files import whole_file
 from vae.images import to_uint8
@@ -27,18 +28,14 @@ def save_labelled_grid(
     """Write images (rows, columns, 3, S, S) as a grid with a label on each row and column."""
     height, width, _, side, _ = x.shape
     gap = 2
-    canvas = np.full((height * (side + gap), width * (side + gap), 3), 255, np.uint8)
-    faces = to_uint8(x.flatten(0, 1))
-    for index, face in enumerate(faces):
-        top, left = index // width * (side + gap), index % width * (side + gap)
-        canvas[top : top + side, left : left + side] = face
+    canvas = make_grid(x.flatten(0, 1), nrow=width, padding=gap, pad_value=1.0)
     dpi, cell = 100, max(CELL, side) + gap
     left, above = 20 + 8 * max(map(len, rows)), 56 if title else 28
     size = (left + width * cell, above + height * cell)
     figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi)
     box = (left / size[0], 0, width * cell / size[0], height * cell / size[1])
     axes = figure.add_axes(box)
-    axes.imshow(canvas, interpolation="lanczos" if side < CELL else "none")
+    axes.imshow(to_uint8(canvas[None])[0], interpolation="lanczos" if side < CELL else "none")
     _label(axes, columns, rows, side, gap)
     if title:
         figure.text(box[0] + box[2] / 2, 1 - 18 / size[1], title, ha="center", va="center")
@@ -46,7 +43,7 @@ def save_labelled_grid(
 
 
 def _label(axes: Axes, columns: Sequence[str], rows: Sequence[str], side: int, gap: int) -> None:
-    centres = [np.arange(len(labels)) * (side + gap) + side / 2 for labels in (columns, rows)]
+    centres = [np.arange(len(labels)) * (side + gap) + gap + side / 2 for labels in (columns, rows)]
     axes.set_xticks(centres[0], columns)
     axes.set_yticks(centres[1], rows)
     axes.xaxis.tick_top()

@@ -1,10 +1,14 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import csv
 import errno
+import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vae.errors import RunStopped
 
@@ -26,7 +30,7 @@ def whole_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
         with open(partial, "rb+") as written:
             os.fsync(written.fileno())
         if previous and path.exists():
-            os.replace(path, previous)
+            _keep(path, previous)
         os.replace(partial, path)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
@@ -52,7 +56,25 @@ _CANNOT_WRITE = {
 }
 
 
+def _keep(path: Path, copy: Path) -> None:
+    """Give what stands at path a second name, or a copy where the disk knows no links."""
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(path, copy)
+    except OSError:
+        shutil.copyfile(path, copy)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text to path, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of equal keys to path, a header first, whole or not at all."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

@@ -24,12 +24,12 @@ def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
 
     "celeba" is 128 pixels of a frame 178 wide, in proportion for another width.
 
-    Raises ValueError if the square does not fit into the picture.
+    Raises UserError if the square does not fit into the picture.
     """
     sides = {"celeba": round(128 * width / 178), "largest": min(width, height)}
     side = sides[crop] if isinstance(crop, str) else crop
     if side > min(width, height):
-        raise ValueError(f"a square of {side} pixels does not fit into {width} x {height}")
+        raise UserError(f"--crop-size {side} does not fit into a picture of {width} x {height}")
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
@@ -37,7 +37,7 @@ def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
 def decode_picture(content: bytes, image_size: int, crop: Crop) -> np.ndarray:
     """Return a picture file's square as uint8 (S, S, 3), resized where its side is not S.
 
-    Raises one of UNREADABLE if content is no whole picture or too small for the crop.
+    Raises one of UNREADABLE if content is no whole picture, UserError if the crop does not fit.
     """
     with Image.open(io.BytesIO(content)) as picture:
         upright = ImageOps.exif_transpose(picture).convert("RGB")

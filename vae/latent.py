@@ -21,7 +21,8 @@ Statistics = dict[str, Tensor]
 def encode_batches(model: VAE, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Return mu and logvar of all images, both (N, D) on the CPU."""
     model.eval()
-    codes = [model.encode(x) for x in batches]
+    device = model.fc_mu.weight.device
+    codes = [model.encode(x.to(device)) for x in batches]
     mu = torch.cat([mu.cpu() for mu, _ in codes])
     logvar = torch.cat([logvar.cpu() for _, logvar in codes])
     return mu, logvar
@@ -85,6 +86,19 @@ def sweep(z: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:
     """Return codes moved along a direction, (N, strengths, D); strength 0 leaves z as it is."""
     steps = torch.tensor(strengths, dtype=z.dtype)
     return z[:, None, :] + steps[None, :, None] * direction[None, None, :]
+
+
+def add_and_remove(
+    z: Tensor, statistics: Statistics, add: Iterable[str], remove: Iterable[str]
+) -> Tensor:
+    """Return codes (N, D) with the directions of some attributes added and of others removed."""
+    plus = sum(attribute_direction(statistics, name) for name in add)
+    return z + plus - sum(attribute_direction(statistics, name) for name in remove)
+
+
+def widest_dimensions(statistics: Statistics, count: int) -> list[int]:
+    """Return the latent dimensions whose means vary most over the faces, the widest first."""
+    return statistics["covariance"].diagonal().argsort(descending=True)[:count].tolist()
 
 
 def traverse(z: Tensor, dimensions: Sequence[int], values: Sequence[float]) -> Tensor:

@@ -1,7 +1,6 @@
 """From a file list to batches: a packed uint8 array, gathered, moved to the device, mirrored."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vae.celeba import SPLITS, Faces, find_faces
+from vae.device import usable_cores
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 from vae.images import UNREADABLE, Crop, decode_picture, to_float, why_unreadable
@@ -49,8 +49,9 @@ class PackedFaces:
 
     def digest(self) -> str:
         """Return what tells this set of faces from another, wherever it lies on disk."""
-        listing = "\n".join(self.names).encode() + self.splits.tobytes()
-        return sha256(listing).hexdigest()[:16]
+        digest = sha256("\n".join(self.names).encode() + self.splits.tobytes())
+        digest.update(b"" if self.attributes is None else self.attributes.tobytes())
+        return digest.hexdigest()[:16]
 
 
 UNUSED = 255
@@ -60,14 +61,14 @@ def load_faces(
     data: str,
     image_size: int,
     cache_dir: str,
-    crop_size: int | None = None,
+    crop: Crop | None = None,
     max_images: int | None = None,
     skip_bad_images: bool = False,
 ) -> PackedFaces:
     """Return the faces under data, packed on first use; "synthetic" are drawn on first use.
 
-    crop_size is the side of the square in pixels; without it the layout decides. max_images
-    takes that many, evenly over the file list.
+    Without crop the layout decides how the square is cut. max_images takes that many, evenly over
+    the file list.
 
     Raises UserError if there are none, or if some cannot be read and are not to be skipped.
     """
@@ -76,23 +77,28 @@ def load_faces(
     faces = find_faces(SYNTHETIC_ROOT if data == "synthetic" else Path(data))
     if max_images:
         faces = faces.take(max_images)
-    crop = crop_size or ("celeba" if faces.aligned else "largest")
+    crop = crop or ("celeba" if faces.aligned else "largest")
     path, bad = pack(faces, image_size, crop, Path(cache_dir))
     splits = faces.splits.copy()
     if bad:
         _require_skip(faces, bad, path, skip_bad_images)
-        splits[[faces.names.index(name) for name in bad]] = UNUSED
+        splits[[name in bad for name in faces.names]] = UNUSED
     pixels = np.load(path, mmap_mode="r")
     return PackedFaces(pixels, faces.names, splits, faces.attributes, crop, path)
 
 
-def load_run_faces(config: Mapping[str, Any], data: str | None = None) -> PackedFaces:
-    """Return the faces that a training configuration names; data says where they lie now."""
+def load_run_faces(
+    config: Mapping[str, Any], data: str | None = None, crop: Crop | None = None
+) -> PackedFaces:
+    """Return the faces that a training configuration names.
+
+    data says where they lie now, crop how the run cut them; without crop the configuration does.
+    """
     return load_faces(
         data or config["data"],
         config["image_size"],
         config["cache_dir"],
-        config["crop_size"],
+        crop or config["crop_size"],
         config["max_images"],
         config["skip_bad_images"],
     )
@@ -124,7 +130,7 @@ def pack(faces: Faces, image_size: int, crop: Crop, cache_dir: Path) -> tuple[Pa
     path = cache_dir / f"{parent.name}-{image_size}px-{crop}-{tag}.npy"
     contents = path.with_suffix(".json")
     wanted = {
-        "source": str(faces.source),
+        "source": str(faces.source.absolute()),
         "count": len(faces.names),
         "image_size": image_size,
         "crop": crop,
@@ -179,12 +185,6 @@ def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[
     return bad
 
 
-def usable_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-
-
 def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (names[start : start + size] for start in range(0, len(names), size))
 
@@ -205,15 +205,18 @@ def _decode_chunk(
 def batches(
     faces: PackedFaces,
     rows: np.ndarray,
-    batch_size: int,
+    batch_size: int = 128,
     device: torch.device | str = "cpu",
     mirrored: np.ndarray | None = None,
+    label: str | None = None,
 ) -> Iterator[Tensor]:
     """Yield the given rows as float images (B, 3, S, S) in [0, 1] on device, in order.
 
     mirrored (one bool a row) says which are flipped left to right. The last batch may be smaller.
+    A label asks for a progress bar of that name.
     """
-    for start in range(0, len(rows), batch_size):
+    steps = range(0, len(rows), batch_size)
+    for start in tqdm(steps, label, unit="batch", leave=False, disable=None if label else True):
         pixels = torch.from_numpy(faces.pixels[rows[start : start + batch_size]])
         x = to_float(pixels.to(device))
         if mirrored is not None:

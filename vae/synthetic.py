@@ -8,7 +8,6 @@ import functools
 import itertools
 import json
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vae.celeba import ATTRIBUTE_NAMES
+from vae.device import usable_cores
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 from vae.portrait import FACE_SIZE, draw_face
@@ -118,7 +118,7 @@ def write_synthetic(
     attributes = draw_attributes(count, seed)
     names = [f"{i + 1:06d}.jpg" for i in range(count)]
     if processes is None:
-        processes = min(os.cpu_count() or 1, count // _FACES_WORTH_A_PROCESS)
+        processes = min(usable_cores(), count // _FACES_WORTH_A_PROCESS)
     _write_pictures(root / "img_align_celeba", names, attributes, seed, processes)
     write_text(root / "list_attr_celeba.txt", _attribute_list(names, attributes))
     write_text(root / "list_eval_partition.txt", _partition_list(names))

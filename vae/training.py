@@ -43,13 +43,13 @@ class StopSignal:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
-            raise KeyboardInterrupt
+            raise Interrupted(number, "not saved again")
         self.received = number
 
-    def check(self) -> None:
-        """Raise Interrupted if a signal came."""
+    def check(self, note: str = "") -> None:
+        """Raise Interrupted, with a note for the user, if a signal came."""
         if self.received is not None:
-            raise Interrupted(self.received)
+            raise Interrupted(self.received, note)
 
 
 def epoch_order(
@@ -119,7 +119,7 @@ class RunningLoss:
         """Bring the sums up to date. Raises RunStopped, naming the step, if one was not finite."""
         if not self.unread:
             return
-        terms = torch.stack([torch.stack(loss) for loss, _ in self.unread]).double().cpu().numpy()
+        terms = torch.stack([torch.stack(loss) for loss, _ in self.unread]).cpu().double().numpy()
         for step, values in enumerate(terms, self.steps - len(terms) + 1):
             for name, value in zip(("recon", "kl"), values[1:], strict=True):
                 if not math.isfinite(value):
@@ -169,8 +169,9 @@ class Trainer:
         start = time.perf_counter()
         trained = self._train(stop)
         speed = trained / (time.perf_counter() - start)
-        val_batches = batches(self.faces, self.faces.rows("val"), self.batch_size, self.device)
-        val = validate(self.model, val_batches, self.beta, self.seed, stop)
+        val_rows = self.faces.rows("val")
+        val_images = batches(self.faces, val_rows, device=self.device, label="validating")
+        val = validate(self.model, val_images, self.beta, self.seed, stop)
         means = self.running.means()
         metrics = {"epoch": self.epoch + 1}
         metrics |= {f"train_{name}": value for name, value in means._asdict().items()}
@@ -231,26 +232,32 @@ class Trainer:
 
 @torch.no_grad()
 def validate(
-    model: VAE, batches: Iterable[Tensor], beta: float, seed: int, stop: StopSignal | None = None
+    model: VAE, images: Iterable[Tensor], beta: float, seed: int, stop: StopSignal | None = None
 ) -> dict[str, float]:
     """Return total, recon, kl in nats per image; sse per image and psnr in dB.
 
     recon and total are those of z drawn from the posterior with noise that depends on the seed
     and the image alone: a bound comparable with training's. sse and psnr are the
     reconstruction's from mu. Computed in float32 whatever training's precision.
+
+    Raises RunStopped if a term is not finite.
     """
     model.eval()
     sums, count = torch.zeros(3, dtype=torch.float64), 0
-    for x in batches:
+    device = model.fc_mu.weight.device
+    for x in images:
+        x = x.to(device)
         mu, logvar = model.encode(x)
         z = sample_posterior(mu, logvar, seed, first=count)
         recon = squared_error(model.decode(z), x).sum()
         sse = squared_error(model.decode(mu), x).sum()
-        sums += torch.stack([recon, kl_divergence(mu, logvar).sum(), sse]).double().cpu()
+        sums += torch.stack([recon, kl_divergence(mu, logvar).sum(), sse]).cpu().double()
         count += len(x)
         if stop:
             stop.check()
     recon, kl, sse = (sums / count).tolist()
+    if not math.isfinite(recon + kl + sse):
+        raise RunStopped(f"validation came to recon {recon}, kl {kl}, sse {sse}")
     image_size = model.arch["image_size"]
     total = recon + beta * kl
     return {"total": total, "recon": recon, "kl": kl, "sse": sse, "psnr": psnr(sse, image_size)}

@@ -1,0 +1,72 @@
+import dataclasses
+
+import pytest
+
+from config import GenerateConfig, ManipulateConfig, TrainConfig, read_flags, resolve
+
+
+def test_later_layers_win_and_the_table_says_where_each_value_is_from():
+    checkpoint, flags = {"epochs": 7, "latent_dim": 30}, {"latent_dim": 40}
+    config, table = resolve(TrainConfig, checkpoint=checkpoint, flag=flags)
+    assert (config.epochs, config.latent_dim, config.beta) == (7, 40, 1.0)
+    origins = {line.split()[0]: line.split()[-1] for line in table.splitlines()}
+    assert (origins["epochs"], origins["latent_dim"], origins["beta"]) == (
+        "checkpoint",
+        "flag",
+        "default",
+    )
+
+
+def test_only_what_was_said_is_read():
+    argv = ["--image-size", "64", "--no-flip", "--channels", "8", "16", "--resume"]
+    assert read_flags(TrainConfig, argv, None) == {
+        "image_size": 64,
+        "flip": False,
+        "channels": (8, 16),
+        "resume": "",
+    }
+
+
+def test_negative_strengths_are_numbers_and_not_flags():
+    flags = read_flags(ManipulateConfig, ["--strengths", "-2", "-.5", "0", "1e-1"], None)
+    assert flags == {"strengths": (-2.0, -0.5, 0.0, 0.1)}
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value", "message"),
+    [
+        (TrainConfig, "image_size", 24, "--image-size must be a multiple of 16, at least 32"),
+        (TrainConfig, "channels", (8, 0), "--channels must be positive"),
+        (TrainConfig, "channels", (), "--channels needs a value"),
+        (TrainConfig, "crop_size", 0, "--crop-size must be at least 1"),
+        (TrainConfig, "max_images", 3, "--max-images must be at least 10"),
+        (TrainConfig, "latent_dim", 0, "--latent-dim must be at least 1"),
+        (TrainConfig, "beta", float("nan"), "--beta must be at least 0"),
+        (TrainConfig, "epochs", 0, "--epochs must be at least 1"),
+        (TrainConfig, "batch_size", 1, "--batch-size must be at least 2"),
+        (TrainConfig, "learning_rate", float("inf"), "--learning-rate must be positive"),
+        (TrainConfig, "seed", -1, "--seed must be at least 0"),
+        (TrainConfig, "precision", "bf17", "--precision must be one of"),
+        (TrainConfig, "sample_every_epochs", 0, "--sample-every-epochs must be at least 1"),
+        (TrainConfig, "save_every_epochs", 0, "--save-every-epochs must be at least 1"),
+        (GenerateConfig, "show", ("all",), "--show must be one of"),
+        (GenerateConfig, "count", 0, "--count must be at least 1"),
+        (GenerateConfig, "temperature", -1.0, "--temperature must be at least 0"),
+        (GenerateConfig, "dimensions", (-1,), "--dimensions count from 0"),
+        (ManipulateConfig, "faces", (-1,), "--faces count from 0"),
+        (ManipulateConfig, "faces", (), "--faces needs a value"),
+        (ManipulateConfig, "strengths", (float("inf"),), "--strengths must be finite"),
+        (ManipulateConfig, "source", "train", "--source must be one of"),
+    ],
+)
+def test_a_field_out_of_range_is_named(config, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        config(**{field: value})
+    dataclasses.replace(config())
+
+
+def test_fields_that_contradict_each_other_are_named():
+    with pytest.raises(ValueError, match="pass one of them"):
+        TrainConfig(run_dir="a", resume="b")
+    with pytest.raises(ValueError, match="--download fetches CelebA"):
+        TrainConfig(data="synthetic", download=True)

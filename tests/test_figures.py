@@ -1,0 +1,47 @@
+import numpy as np
+import torch
+from PIL import Image
+
+from vae.figures import save_curves, save_histograms, save_labelled_grid
+
+
+def size_of(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_a_labelled_grid_shows_each_face_in_its_place(tmp_path):
+    x = torch.zeros(2, 3, 3, 96, 96)
+    x[1, 2] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    save_labelled_grid(x, tmp_path / "grid.png", ["a", "b", "c"], ["first", "second"], "Smiling")
+    pixels = np.asarray(Image.open(tmp_path / "grid.png").convert("RGB")).astype(int)
+    red = np.argwhere((pixels[:, :, 0] > 200) & (pixels[:, :, 1] < 50))
+    black = np.argwhere(pixels.sum(axis=2) == 0)
+    assert 90 <= np.ptp(red, axis=0).min() <= 100
+    assert red.min(axis=0)[1] > pixels.shape[1] * 0.6
+    assert red.max(axis=0)[0] >= black.max(axis=0)[0] - 2
+
+
+def test_histograms_have_a_panel_a_dimension_and_codes_change_it(tmp_path):
+    torch.manual_seed(0)
+    z = torch.randn(400, 30)
+    save_histograms(z, tmp_path / "a.png", range(12), "Posterior samples")
+    save_histograms(0.1 * z, tmp_path / "b.png", range(12), "Posterior samples")
+    save_histograms(z, tmp_path / "c.png", range(30), "Posterior samples")
+    width, height = size_of(tmp_path / "a.png")
+    assert size_of(tmp_path / "c.png")[1] > 1.3 * height
+    a, b = (np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("a.png", "b.png"))
+    # narrow codes leave most of each panel white
+    assert (a == 255).sum() != (b == 255).sum()
+    assert width > 1000
+
+
+def test_curves_are_drawn_for_train_and_val(tmp_path):
+    terms = ("total", "recon", "kl")
+    rows = [
+        {"epoch": epoch, "val_psnr": 10.0 + epoch}
+        | {f"{split}_{term}": 100.0 / epoch for split in ("train", "val") for term in terms}
+        for epoch in (1, 2, 3)
+    ]
+    save_curves(rows, tmp_path / "curves.png")
+    assert size_of(tmp_path / "curves.png") == (1200, 300)

@@ -55,6 +55,12 @@ class TrainConfig:
         "auto", "of training steps; auto: bf16 where it is native", choices=("auto", "fp32", "bf16")
     )
 
+    compile: str = option(
+        "auto",
+        "compile training steps; auto: on cuda, where a compiler is",
+        choices=("auto", "on", "off"),
+    )
+
     # Run
     run_dir: str | None = option(None, "folder of the run; default: runs/DATA-SIZE, then -2 ...")
     resume: str | None = option(

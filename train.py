@@ -26,7 +26,7 @@ from vae.checkpoint import (
     save_checkpoint,
     training_statistics,
 )
-from vae.device import pick_device, pick_precision
+from vae.device import pick_compile, pick_device, pick_precision
 from vae.download import download
 from vae.errors import Interrupted, RunStopped, UserError, script
 from vae.figures import save_curves
@@ -35,6 +35,7 @@ from vae.images import above, save_grid
 from vae.latent import decode_codes, encode_batches, seeded_noise
 from vae.loader import batches, load_run_faces
 from vae.model import VAE
+from vae.parallel import join_ranks
 from vae.training import StopSignal, Trainer
 
 
@@ -53,14 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_dir = choose_run_dir(config.run_dir, f"{Path(config.data).stem}-{config.image_size}")
     device = pick_device(config.device)
     precision = pick_precision(device, config.precision)
-    print(table)
+    ranks = join_ranks(device)
+    ranks.print(table)
 
     # Load the faces
-    if config.download:
-        download(Path(config.data))
-    faces = load_run_faces(asdict(config))
+    with ranks.main_first():
+        if config.download:
+            download(Path(config.data))
+        faces = load_run_faces(asdict(config))
     counts = ", ".join(f"{len(faces.rows(split)):,} {split}" for split in ("train", "val"))
-    print(f"faces: {counts}; crop: {faces.crop}; packed in {faces.path}")
+    ranks.print(f"faces: {counts}; crop: {faces.crop}; packed in {faces.path}")
 
     # Build the model; take up what the run has learned
     torch.manual_seed(config.seed)
@@ -74,29 +77,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         flip=config.flip,
         seed=config.seed,
         precision=precision,
+        compile=pick_compile(device, config.compile),
+        ranks=ranks,
     )
     run = new_checkpoint(config, trainer)
     if resumed:
         require_same_faces(resumed, faces)
         trainer.load_state(resumed.training)
-        if resumed_path.name == PREVIOUS:
+        if ranks.is_main and resumed_path.name == PREVIOUS:
             # last.pt is damaged: it must not take the place of the one before
             (run_dir / LAST).unlink(missing_ok=True)
 
     # Train
-    print(f"computing on {device} in {precision}; writing to {run_dir}")
-    here = {"device": str(device), "precision": precision, "crop": faces.crop}
-    write_text(run_dir / "config.json", json.dumps({**run.config, **here}, indent=2) + "\n")
+    place = "on the device" if trainer.resident is not None else "streamed from the file"
+    ranks.print(f"computing on {ranks.size} x {device.type} in {precision}; pixels {place}")
+    ranks.print(f"writing to {run_dir}")
+    if ranks.is_main:
+        here = {"device": str(device), "precision": precision, "crop": faces.crop}
+        write_text(run_dir / "config.json", json.dumps({**run.config, **here}, indent=2) + "\n")
     with StopSignal() as stop:
         while trainer.epoch < config.epochs:
             advance(trainer, run, run_dir, stop)
-            print_metrics(trainer.history[-1])
-            save_epoch(config, trainer, run, run_dir)
+            if ranks.is_main:
+                print_metrics(trainer.history[-1])
+                save_epoch(config, trainer, run, run_dir)
         stop.check(f"trained and saved {run_dir}; its latent statistics come when they are needed")
 
     # Keep the statistics of the codes beside the weights, for sampling and editing
-    save_statistics(run, trainer, run_dir)
-    print(*sorted(run_dir.iterdir()), sep="\n")
+    if ranks.is_main:
+        save_statistics(run, trainer, run_dir)
+        print(*sorted(run_dir.iterdir()), sep="\n")
 
 
 FIXED = ("image_size", "crop_size", "max_images", "flip", "channels", "latent_dim", "beta")
@@ -131,7 +141,8 @@ def advance(trainer: Trainer, run: Checkpoint, run_dir: Path, stop: StopSignal) 
         trainer.run_epoch(stop)
     except Interrupted as error:
         run.training = trainer.state()
-        save_checkpoint(run, last, run_dir / PREVIOUS)
+        if trainer.ranks.is_main:
+            save_checkpoint(run, last, run_dir / PREVIOUS)
         note = f"saved {last}; go on with: python train.py --resume {run_dir}"
         raise Interrupted(error.signal_number, note) from error
     except RunStopped as error:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from PIL import Image
 
 from vae.celeba import Faces, find_faces
 from vae.errors import UserError
-from vae.loader import batches, load_faces, pack
+from vae.loader import batches, copy_pixels, load_faces, pack
 
 
 def load(**options):
@@ -143,3 +144,22 @@ def test_the_digest_tells_faces_apart_wherever_they_lie(celeba):
     same = load_faces(str(elsewhere), 32, cache_dir="cache")
     assert load().digest() == same.digest()
     assert load(max_images=30).digest() != same.digest()
+
+
+def test_batches_are_the_same_from_the_file_and_from_the_device(celeba):
+    faces, device = load(), torch.device("cpu")
+    rows, mirrored = np.random.default_rng(0).permutation(COUNT), np.arange(COUNT) % 2 == 0
+    streamed = list(batches(faces, rows, 7, mirrored=mirrored))
+    resident = copy_pixels(faces, device)
+    placed = list(batches(faces, rows, 7, mirrored=mirrored, resident=resident))
+    assert [len(x) for x in placed] == [7] * 8 + [4]
+    for x, other in zip(streamed, placed, strict=True):
+        assert torch.equal(x, other)
+
+
+def test_batches_that_are_left_half_way_leave_no_thread(celeba):
+    before = threading.active_count()
+    stream = batches(load(), np.arange(COUNT), 2)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before

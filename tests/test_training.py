@@ -32,7 +32,7 @@ def make_trainer(faces, seed=3, **settings):
 
 def test_training_equals_a_plain_loop_in_float64():
     torch.manual_seed(0)
-    batches = torch.rand(20, 6, 3, 32, 32, dtype=torch.float64)
+    batches = torch.rand(50, 6, 3, 32, 32, dtype=torch.float64)
     ours, plain = VAE(32, (4, 6), 5).double(), VAE(32, (4, 6), 5).double()
     plain.load_state_dict(ours.state_dict())
     our_optimizer = torch.optim.Adam(ours.parameters(), 1e-3, fused=True)
@@ -58,6 +58,22 @@ def test_training_equals_a_plain_loop_in_float64():
     assert our_losses == pytest.approx(plain_losses, rel=1e-8)
     for ours_value, plain_value in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours_value, plain_value, rtol=1e-8, atol=1e-8)
+
+
+def test_channels_last_and_fused_adam_take_the_plain_steps_in_float32():
+    torch.manual_seed(0)
+    batches = torch.rand(5, 8, 3, 32, 32)
+    losses = []
+    for layout, options in (
+        (torch.contiguous_format, {"foreach": False}),
+        (torch.channels_last, {"fused": True}),
+    ):
+        torch.manual_seed(1)
+        model = VAE(32, (4, 6), 5).to(memory_format=layout)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3, **options)
+        images = [x.contiguous(memory_format=layout) for x in batches]
+        losses.append([train_step(model, optimizer, x, beta=1.0).total.item() for x in images])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_an_epoch_sees_each_training_face_once_in_an_order_of_its_own():

@@ -1,7 +1,9 @@
 """Where and how to compute: "auto" -> cuda | mps | cpu, precision, memory format."""
 
 import contextlib
+import importlib.util
 import os
+import shutil
 
 import torch
 
@@ -16,6 +18,8 @@ def pick_device(name: str = "auto") -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -31,6 +35,8 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.cuda.set_device(device)
         # the same seed gives the same weights
         torch.backends.cudnn.deterministic = True
+        # float32 products in TF32: ten bits of mantissa, several times the speed
+        torch.set_float32_matmul_precision("high")
     return device
 
 
@@ -47,6 +53,24 @@ def _cpu_has_bf16() -> bool:
     # torch before 2.10 cannot tell: there "auto" is fp32, and --precision bf16 asks for the rest
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def pick_compile(device: torch.device, name: str = "auto") -> bool:
+    """Return whether to compile training steps; "auto" does on cuda, where it pays.
+
+    Says so in one line if compiling was asked for and there is no compiler.
+    """
+    if name == "off" or (name == "auto" and device.type != "cuda"):
+        return False
+    if device.type == "cuda":
+        found = importlib.util.find_spec("triton") is not None
+    else:
+        found = any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
+    if not found:
+        print(
+            f"not compiling: {'triton' if device.type == 'cuda' else 'a C++ compiler'} is missing"
+        )
+    return found
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

@@ -1,9 +1,11 @@
 """From a file list to batches: a packed uint8 array, gathered, moved to the device, mirrored."""
 
+import itertools
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial as bind
 from hashlib import sha256
@@ -209,17 +211,68 @@ def batches(
     device: torch.device | str = "cpu",
     mirrored: np.ndarray | None = None,
     label: str | None = None,
+    resident: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield the given rows as float images (B, 3, S, S) in [0, 1] on device, in order.
 
     mirrored (one bool a row) says which are flipped left to right. The last batch may be smaller.
-    A label asks for a progress bar of that name.
+    A label asks for a progress bar of that name. resident is what place_pixels returned: without
+    it a thread gathers the next batches from the file while one is in use.
     """
-    steps = range(0, len(rows), batch_size)
-    for start in tqdm(steps, label, unit="batch", leave=False, disable=None if label else True):
-        pixels = torch.from_numpy(faces.pixels[rows[start : start + batch_size]])
-        x = to_float(pixels.to(device))
+    device = torch.device(device)
+    parts = np.split(rows, range(batch_size, len(rows), batch_size)) if len(rows) else []
+    if resident is None:
+        gathered = _gather_ahead(faces.pixels, parts, pin=device.type == "cuda")
+    else:
+        gathered = (resident[torch.from_numpy(part).to(device)] for part in parts)
+    bar = tqdm(
+        gathered, label, len(parts), unit="batch", leave=False, disable=None if label else True
+    )
+    for start, pixels in zip(itertools.count(0, batch_size), bar):
+        x = to_float(pixels.to(device, non_blocking=True))
         if mirrored is not None:
             coins = torch.from_numpy(mirrored[start : start + batch_size]).to(device)
             x = torch.where(coins[:, None, None, None], x.flip(3), x)
         yield x
+
+
+def _gather_ahead(
+    pixels: np.ndarray, parts: Sequence[np.ndarray], pin: bool, ahead: int = 3
+) -> Iterator[Tensor]:
+    """Yield the rows of each part, gathered by a thread while the ones before are in use."""
+
+    def gather(part: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(pixels[part])
+        return rows.pin_memory() if pin else rows
+
+    with ThreadPoolExecutor(1) as pool:
+        under_way: deque[Future[Tensor]] = deque()
+        try:
+            for part in parts:
+                under_way.append(pool.submit(gather, part))
+                if len(under_way) > ahead:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def place_pixels(faces: PackedFaces, device: torch.device) -> Tensor | None:
+    """Return all pixels as one uint8 tensor on a cuda device with room for them, else None.
+
+    Half of the free memory is left to the model. On cpu and mps the file's own pages serve.
+    """
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return copy_pixels(faces, device) if faces.pixels.nbytes < free / 2 else None
+
+
+def copy_pixels(faces: PackedFaces, device: torch.device) -> Tensor:
+    """Return a copy of all pixels on device, uint8 (N, S, S, 3), made piece by piece."""
+    resident = torch.empty(faces.pixels.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(resident), 1024):
+        piece = torch.from_numpy(faces.pixels[start : start + 1024].copy())
+        resident[start : start + 1024] = piece.to(device)
+    return resident

@@ -3,22 +3,23 @@
 import math
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from vae.device import autocast, memory_format
-from vae.errors import Interrupted, RunStopped
+from vae.errors import Interrupted, RunStopped, UserError
 from vae.latent import sample_posterior
-from vae.loader import PackedFaces, batches
+from vae.loader import PackedFaces, batches, place_pixels
 from vae.loss import Loss, kl_divergence, psnr, squared_error, vae_loss
 from vae.model import VAE
+from vae.parallel import Ranks
 
 READ_EVERY_STEPS = 20
 
@@ -65,9 +66,9 @@ def epoch_order(
     return order, mirrored
 
 
-def seed_noise(seed: int, epoch: int) -> None:
-    """Seed torch on all devices with what depends on seed and epoch alone."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
+def seed_noise(seed: int, epoch: int, rank: int = 0, step: int = 0) -> None:
+    """Seed torch on all devices with what depends on the arguments alone."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, rank, step)).generate_state(1)[0]))
 
 
 def rng_state(device: torch.device) -> dict[str, Tensor]:
@@ -85,17 +86,28 @@ def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
         torch.get_device_module(device).set_rng_state(state[device.type])
 
 
-def train_step(
-    model: VAE, optimizer: Optimizer, x: Tensor, beta: float, precision: str = "fp32"
-) -> Loss:
-    """Take one step down the gradient on batch x; return the loss terms before it, detached."""
+def batch_loss(model: nn.Module, x: Tensor, beta: float, precision: str) -> Loss:
+    """Return the loss of a batch; convolutions run in the given precision, sums in x's own."""
     with autocast(x.device, precision):
         x_hat, mu, logvar = model(x)
-    loss = vae_loss(x_hat, x, mu.to(x.dtype), logvar.to(x.dtype), beta)
+    return vae_loss(x_hat, x, mu.to(x.dtype), logvar.to(x.dtype), beta)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    x: Tensor,
+    beta: float,
+    precision: str = "fp32",
+    loss_function: Callable[..., Loss] = batch_loss,
+) -> Loss:
+    """Take one step down the gradient on batch x; return the loss terms before it, detached."""
+    loss = loss_function(model, x, beta, precision)
     optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
     optimizer.step()
-    return Loss(*(term.detach() for term in loss))
+    # clones: a CUDA graph writes its next loss where it wrote this one
+    return Loss(*(term.detach().clone() for term in loss))
 
 
 class RunningLoss:
@@ -104,13 +116,15 @@ class RunningLoss:
     Reading waits for the device, so it is not done every step.
     """
 
-    def __init__(self, steps: int = 0, images: int = 0, sums: Sequence[float] = (0, 0, 0)) -> None:
-        self.steps, self.images = steps, images
+    def __init__(
+        self, ranks: Ranks, steps: int = 0, images: int = 0, sums: Sequence[float] = (0, 0, 0)
+    ) -> None:
+        self.ranks, self.steps, self.images = ranks, steps, images
         self.sums = np.array(sums, np.float64)
         self.unread: list[tuple[Loss, int]] = []
 
     def add(self, loss: Loss, count: int) -> None:
-        """Take in the loss of one step on count images."""
+        """Take in the loss of one step on count images, of all ranks together."""
         self.unread.append((loss, count))
         self.steps += 1
         self.images += count
@@ -119,7 +133,8 @@ class RunningLoss:
         """Bring the sums up to date. Raises RunStopped, naming the step, if one was not finite."""
         if not self.unread:
             return
-        terms = torch.stack([torch.stack(loss) for loss, _ in self.unread]).cpu().double().numpy()
+        unread = torch.stack([torch.stack(loss) for loss, _ in self.unread])
+        terms = self.ranks.mean(unread).cpu().double().numpy()
         for step, values in enumerate(terms, self.steps - len(terms) + 1):
             for name, value in zip(("recon", "kl"), values[1:], strict=True):
                 if not math.isfinite(value):
@@ -152,13 +167,24 @@ class Trainer:
         flip: bool,
         seed: int,
         precision: str = "fp32",
+        compile: bool = False,
+        ranks: Ranks = Ranks(),  # noqa: B008  frozen
     ) -> None:
+        if batch_size % ranks.size:
+            raise UserError(f"--batch-size must be a multiple of {ranks.size} ranks: {batch_size}")
         self.model = model.to(device, memory_format=memory_format(device))
+        self.shared_model = ranks.share(self.model)
+        self.loss_function = (
+            torch.compile(batch_loss, dynamic=False, mode="reduce-overhead")
+            if compile
+            else batch_loss
+        )
         self.optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
-        self.faces, self.device, self.precision = faces, device, precision
+        self.faces, self.device, self.precision, self.ranks = faces, device, precision, ranks
+        self.resident = place_pixels(faces, device)
         self.beta, self.batch_size, self.flip, self.seed = beta, batch_size, flip, seed
         self.epoch = 0
-        self.running = RunningLoss()
+        self.running = RunningLoss(ranks)
         self.history: list[dict[str, float]] = []
 
     def run_epoch(self, stop: StopSignal) -> None:
@@ -170,8 +196,16 @@ class Trainer:
         trained = self._train(stop)
         speed = trained / (time.perf_counter() - start)
         val_rows = self.faces.rows("val")
-        val_images = batches(self.faces, val_rows, device=self.device, label="validating")
-        val = validate(self.model, val_images, self.beta, self.seed, stop)
+        val_images = batches(
+            self.faces,
+            val_rows,
+            device=self.device,
+            label="validating" if self.ranks.is_main else None,
+            resident=self.resident,
+        )
+        # a rank must not leave the others alone: several stop between epochs or steps only
+        alone = stop if self.ranks.size == 1 else None
+        val = validate(self.model, val_images, self.beta, self.seed, alone)
         means = self.running.means()
         metrics = {"epoch": self.epoch + 1}
         metrics |= {f"train_{name}": value for name, value in means._asdict().items()}
@@ -179,31 +213,61 @@ class Trainer:
         metrics |= {"images_per_second": speed, "seconds": time.perf_counter() - start}
         self.history.append(metrics)
         self.epoch += 1
-        self.running = RunningLoss()
+        self.running = RunningLoss(self.ranks)
+
+    def step(self, x: Tensor) -> Loss:
+        """Take one training step on batch x, this rank's share; return its loss terms."""
+        return train_step(
+            self.shared_model, self.optimizer, x, self.beta, self.precision, self.loss_function
+        )
+
+    def training_batches(self, order: np.ndarray, mirrored: np.ndarray) -> Iterator[Tensor]:
+        """Yield this rank's share of each batch of the rows in order, mirrored where told."""
+        rank, size = self.ranks.rank, self.ranks.size
+        return batches(
+            self.faces,
+            order[rank::size],
+            self.batch_size // size,
+            self.device,
+            mirrored[rank::size],
+            resident=self.resident,
+        )
 
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's remaining steps; return how many images they saw."""
         epoch, running = self.epoch + 1, self.running
         order, mirrored = epoch_order(self.faces.rows("train"), self.seed, epoch, self.flip)
+        # all ranks take the same steps: the few images that do not go round sit this epoch out
+        count = len(order) - len(order) % self.ranks.size
         if not running.steps:
-            seed_noise(self.seed, epoch)
+            seed_noise(self.seed, epoch, self.ranks.rank)
         done = running.images
-        left = batches(self.faces, order[done:], self.batch_size, self.device, mirrored[done:])
         self.model.train()
         with tqdm(
-            total=len(order), initial=done, desc=f"epoch {epoch}", unit="image", disable=None
+            total=count,
+            initial=done,
+            desc=f"epoch {epoch}",
+            unit="image",
+            disable=None if self.ranks.is_main else True,
         ) as bar:
-            for x in left:
-                loss = train_step(self.model, self.optimizer, x, self.beta, self.precision)
-                running.add(loss, len(x))
-                bar.update(len(x))
+            for x in self.training_batches(order[done:count], mirrored[done:count]):
+                images = len(x) * self.ranks.size
+                running.add(self.step(x), images)
+                bar.update(images)
                 if running.steps % READ_EVERY_STEPS == 0:
                     running.read(epoch)
                     terms = running.means()._asdict().items()
                     bar.set_postfix({name: f"{value:.1f}" for name, value in terms})
-                stop.check()
+                    self._agree(stop)
+                if self.ranks.size == 1 or not running.unread:
+                    stop.check()
             running.read(epoch)
-        return len(order) - done
+            self._agree(stop)
+        return count - done
+
+    def _agree(self, stop: StopSignal) -> None:
+        """Let a signal that one rank received be known to all."""
+        stop.received = self.ranks.largest(stop.received or 0, self.device) or None
 
     def state(self) -> dict[str, Any]:
         """Return all that load_state needs to go on from here."""
@@ -212,6 +276,7 @@ class Trainer:
             "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng_state(self.device),
+            "ranks": self.ranks.size,
             "epoch": self.epoch,
             "steps": self.running.steps,
             "images": self.running.images,
@@ -225,9 +290,13 @@ class Trainer:
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.optimizer.param_groups[0]["lr"] = learning_rate
-        set_rng_state(state["rng"], self.device)
         self.epoch, self.history = state["epoch"], list(state["history"])
-        self.running = RunningLoss(state["steps"], state["images"], state["sums"])
+        self.running = RunningLoss(self.ranks, state["steps"], state["images"], state["sums"])
+        if self.ranks.size == state["ranks"] == 1:
+            set_rng_state(state["rng"], self.device)
+        else:
+            # only rank 0's generators were saved: the rest of the epoch gets noise of its own
+            seed_noise(self.seed, self.epoch + 1, self.ranks.rank, state["steps"])
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from urllib.error import URLError
 
 import pytest
 from test_celeba import kaggle_layout, torchvision_layout, torchvision_root, zip_layout
+from torchvision.datasets import utils as torchvision_utils
 
 from vae.download import download
 from vae.errors import RunStopped, UserError
@@ -31,7 +32,7 @@ def google(monkeypatch):
         if played.answer:
             raise played.answer
 
-    monkeypatch.setattr("vae.download.download_file_from_google_drive", fetch)
+    monkeypatch.setattr(torchvision_utils, "download_file_from_google_drive", fetch)
     return played
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from vae.errors import UserError
@@ -11,6 +12,7 @@ from vae.images import (
     above,
     crop_box,
     decode_picture,
+    make_grid,
     picture_path,
     read_pictures,
     save_gif,
@@ -62,6 +64,15 @@ def test_a_grid_holds_each_image_in_its_place(tmp_path):
     assert grid.shape == (2 * 9 + 2, 3 * 9 + 2, 3)
     np.testing.assert_array_equal(grid[11:18, 11:18], to_uint8(x)[4])
     assert (grid[11:18, 20:27] == 255).all()
+
+
+@pytest.mark.parametrize(("count", "columns"), [(6, 3), (7, 3), (2, 5), (1, 1)])
+def test_a_grid_equals_torchvisions(count, columns):
+    x = torch.rand(count, 3, 5, 5)
+    oracle = torchvision.utils.make_grid(x, nrow=columns, padding=2, pad_value=1.0)
+    if count > 1:
+        assert torch.equal(make_grid(x, columns), oracle)
+    assert make_grid(x, columns).shape[2] == 2 + min(count, columns) * 7
 
 
 def test_rows_of_two_stacks_alternate_also_where_the_last_is_short():

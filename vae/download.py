@@ -6,9 +6,6 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from torchvision.datasets import CelebA
-from torchvision.datasets.utils import download_file_from_google_drive
-
 from vae.celeba import CELEBA_FILES
 from vae.errors import UserError
 from vae.files import whole_file
@@ -22,6 +19,10 @@ def download(root: Path) -> None:
     Raises UserError if gdown is not installed or Google does not hand the files out, and
     RunStopped if they cannot be written.
     """
+    # here: importing torchvision takes longer than importing torch, and few runs download
+    from torchvision.datasets import CelebA
+    from torchvision.datasets.utils import download_file_from_google_drive
+
     folder = root / "celeba" if (root / "celeba").is_dir() else root
     ids = {name: (file_id, md5) for file_id, md5, name in CelebA.file_list}
     for name in _missing_files(folder):

@@ -7,10 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from vae.files import whole_file
-from vae.images import to_uint8
+from vae.images import make_grid, to_uint8
 
 CELL = 96
 """Least side of a face in a labelled figure, in pixels."""
@@ -28,7 +27,7 @@ def save_labelled_grid(
     """Write images (rows, columns, 3, S, S) as a grid with a label on each row and column."""
     height, width, _, side, _ = x.shape
     gap = 2
-    canvas = make_grid(x.flatten(0, 1), nrow=width, padding=gap, pad_value=1.0)
+    canvas = make_grid(x.flatten(0, 1), width, gap)
     dpi, cell = 100, max(CELL, side) + gap
     left, above = 20 + 8 * max(map(len, rows)), 56 if title else 28
     size = (left + width * cell, above + height * cell)

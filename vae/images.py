@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
+from torch.nn import functional
 
 from vae.errors import UserError
 from vae.files import whole_file
@@ -89,10 +89,23 @@ def _filled(row: Tensor, columns: int) -> Tensor:
     return torch.cat([row, row.new_ones(missing, *row.shape[1:])]) if missing else row
 
 
+def make_grid(x: Tensor, columns: int, gap: int = 2) -> Tensor:
+    """Return images in [0, 1] as one (3, H, W), columns to a row, gap pixels of white around each.
+
+    What torchvision.utils.make_grid does; importing that takes longer than importing torch.
+    """
+    columns = min(columns, len(x))
+    missing = -len(x) % columns
+    x = torch.cat([x, x.new_ones(missing, *x.shape[1:])])
+    framed = functional.pad(x, (gap, 0, gap, 0), value=1.0)  # (N, 3, gap + S, gap + S)
+    rows = framed.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)
+    return functional.pad(rows.flatten(3).flatten(1, 2), (0, gap, 0, gap), value=1.0)
+
+
 def save_grid(x: Tensor, path: Path, columns: int) -> None:
     """Write images in [0, 1] as one picture, columns to a row, on white."""
     with whole_file(path) as partial:
-        save_image(x, partial, nrow=columns, padding=2, pad_value=1.0)
+        Image.fromarray(to_uint8(make_grid(x, columns)[None])[0]).save(partial)
 
 
 def save_pictures(x: Tensor, folder: Path, names: Sequence[str]) -> None:
@@ -104,7 +117,7 @@ def save_pictures(x: Tensor, folder: Path, names: Sequence[str]) -> None:
 
 def save_gif(frames: Sequence[Tensor], path: Path, columns: int, milliseconds: int = 60) -> None:
     """Write stacks of images as a GIF that runs there and back for ever, a grid a frame."""
-    grids = [make_grid(x, nrow=columns, padding=2, pad_value=1.0) for x in frames]
+    grids = [make_grid(x, columns) for x in frames]
     there = [Image.fromarray(pixels) for pixels in to_uint8(torch.stack(grids))]
     both = there + there[-2:0:-1]
     with whole_file(path) as partial:

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 Config = typing.TypeVar("Config")
@@ -18,6 +19,9 @@ Config = typing.TypeVar("Config")
 def option(default: Any, comment: str, **argument: Any) -> Any:
     """Return a field with its default, its comment, and what else argparse should know of it."""
     return field(default=default, metadata={"help": comment, **argument})
+
+
+_LARGEST = 65_536
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,15 @@ class TrainConfig:
         _require_at_least(self, 10, "max_images")
         _require_at_least(self, 2, "batch_size")
         _require_at_least(self, 0, "beta", "seed")
-        _require(min(self.channels) >= 1, f"--channels must be positive; got {self.channels}")
+        _require(
+            min(self.channels) >= 1 and max(self.channels) <= _LARGEST,
+            f"--channels must be positive, at most {_LARGEST}; got {self.channels}",
+        )
+        _require(
+            self.latent_dim <= _LARGEST,
+            f"--latent-dim must be at most {_LARGEST}; got {self.latent_dim}",
+        )
+        _require(self.seed < 2**63, f"--seed must be below 2^63; got {self.seed}")
         _require(
             0 < self.learning_rate < math.inf,
             f"--learning-rate must be positive; got {self.learning_rate}",
@@ -122,7 +134,7 @@ class _PictureConfig(_ModelConfig):
         super().__post_init__()
         suffixes = (".png", ".jpg", ".jpeg", ".webp")
         _require(
-            self.output is None or self.output.lower().endswith(suffixes),
+            self.output is None or Path(self.output).suffix.lower() in suffixes,
             f"--output must end in {', '.join(suffixes)}; got {self.output}",
         )
 
@@ -179,8 +191,8 @@ class ManipulateConfig(_PictureConfig):
             min(self.faces) >= 0, f"--faces count from 0; got {' '.join(map(str, self.faces))}"
         )
         _require(
-            all(map(math.isfinite, self.strengths)),
-            f"--strengths must be finite; got {self.strengths}",
+            all(abs(strength) <= 1000 for strength in self.strengths),
+            f"--strengths go to 1000 either way; got {self.strengths}",
         )
 
 
@@ -197,6 +209,7 @@ def _require_choices(config: Any) -> None:
     for entry in fields(config):
         value = getattr(config, entry.name)
         choices = entry.metadata.get("choices")
+        _require(value != "" or entry.name == "resume", f"{_flag(entry.name)} is empty")
         for chosen in value if isinstance(value, tuple) else (value,):
             _require(
                 choices is None or chosen in choices,
@@ -286,11 +299,14 @@ def resolve(config_class: type[Config], **layers: Mapping[str, Any]) -> tuple[Co
     values: dict[str, Any] = {}
     origins = dict.fromkeys((entry.name for entry in fields(config_class)), "default")
     for origin, layer in layers.items():
+        unknown = sorted(layer.keys() - origins.keys())
+        if unknown:
+            _exit(f"the {origin} has a setting that this code does not know: {unknown[0]}")
         values.update(layer)
         origins.update(dict.fromkeys(layer, origin))
     try:
         config = config_class(**values)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         _exit(str(error))
     rows = (
         f"{name:<20} {_as_text(value):<24} {origins[name]}"

@@ -1,11 +1,16 @@
 import io
+import json
+import sys
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 from test_celeba import NAMES, SIGNS, kaggle_layout, torchvision_layout
 
-from benchmarks import make_celeba8k
+from benchmarks import against_pythae, make_celeba8k, packing, training
 from vae.celeba import find_faces
+from vae.loader import load_faces
 
 
 def test_the_small_set_is_the_first_pictures_at_half_scale_with_their_tables(tmp_path, capsys):
@@ -32,3 +37,103 @@ def test_the_small_set_is_not_made_over_another_nor_from_too_few(tmp_path, capsy
     (source / "list_attr_celeba.txt").unlink()
     assert make_celeba8k.main([str(source), str(target), "--count", "4"]) == 2
     assert "has no list_attr_celeba.txt beside it" in capsys.readouterr().err
+
+
+CPU = torch.device("cpu")
+TINY = ["--data", "data/celeba", "--image-size", "32", "--latent-dim", "3"]
+TINY += ["--batch-size", "8", "--device", "cpu", "--rounds", "2"]
+BRIEF = ["--steps", "1", "--warm-up", "1", "--workers", "0"]
+
+
+def figures_printed(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def is_spread(figures):
+    return 0 < figures["min"] <= figures["median"] <= figures["max"]
+
+
+def test_training_gives_rates_ratio_and_parts_of_both_loops(celeba, capsys):
+    flags = [*TINY, *BRIEF, "--image-size", "16"]
+    assert training.main([*flags, "--epochs", "3"]) == 0
+    figures = figures_printed(capsys)
+    counts = {name: len(rates) for name, rates in figures["rates"].items()}
+    assert counts == {"reference": 2, "ours": 2}
+    assert is_spread(figures["ratio"])
+    for loop in ("reference", "ours"):
+        assert list(figures["milliseconds"][loop]) == ["load", "forward", "backward", "step"]
+        seconds = 3 * 40 / np.median(figures["rates"][loop])
+        assert figures["predicted_seconds"][loop] == pytest.approx(seconds)
+    versions = {"torch", "torchvision", "pillow"}
+    assert set(figures["machine"]) == {"processor", "cores", "gpu"} | versions
+
+
+def test_training_takes_random_pixels_and_runs_whole_epochs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [*TINY, *BRIEF, "--random-images", "24"]
+    assert training.main([*flags, "--full", "--epochs", "2"]) == 0
+    figures = figures_printed(capsys)
+    assert figures["full"]["epochs"] == 2
+    assert figures["full"]["training_seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reference_loop_sees_the_squares_that_are_packed(celeba):
+    faces = load_faces("data/celeba", 32, "cache")
+    pictures = training.training_pictures(faces, celeba, 32)
+    assert len(pictures) == len(faces.rows("train"))
+    for index, row in enumerate(faces.rows("train")[:5]):
+        square = torch.from_numpy(faces.pixels[row].copy()).permute(2, 0, 1) / 255
+        x = pictures[index]
+        assert torch.equal(x, square) or torch.equal(x, square.flip(2))
+
+
+def test_both_loops_take_the_same_steps_given_the_same_batches_and_noise():
+    args = training.parse_arguments([*TINY, "--precision", "fp32", "--workers", "0"])
+    with training.random_faces(24, 32) as faces:
+        pictures = training.training_pictures(faces, None, 32)
+        reference = training.Reference(args, pictures, CPU)
+        ours = training.Ours(args, faces, CPU)
+        images = list(ours.epoch(1))
+    losses = {}
+    for name, loop in {"reference": reference, "ours": ours}.items():
+        torch.manual_seed(4)
+        for x in images:
+            loop.step(x)
+        losses[name] = [term.item() for term in loop.loss(images[0])]
+    assert losses["ours"] == pytest.approx(losses["reference"], rel=1e-4)
+
+
+def test_turns_are_taken_in_either_order():
+    taken = []
+    measures = {"a": lambda: taken.append("a") or 1.0, "b": lambda: taken.append("b") or 2.0}
+    assert training.in_turns(measures, 3) == {"a": [1.0] * 3, "b": [2.0] * 3}
+    assert "".join(taken) == "abbaab"
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+def test_packing_gives_shares_of_bare_decoding_from_folder_and_zip(celeba, capsys):
+    flags = ["--data", "data/celeba", "--image-size", "16", "--rounds", "2"]
+    assert packing.main([*flags, "--max-images", "20", "--decode-count", "5"]) == 0
+    figures = figures_printed(capsys)
+    assert figures["count"] == 20
+    for key in ("shares", "shares_of_torchvision"):
+        assert list(figures[key]) == ["pack, folder", "pack, zip"]
+        assert all(is_spread(share) for share in figures[key].values())
+    assert list(celeba.parent.iterdir()) == [celeba]
+
+
+def test_without_pythae_one_line_says_what_to_install(celeba, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pythae", None)
+    assert against_pythae.main(TINY) == 2
+    assert "pip install pythae" in capsys.readouterr().err
+
+
+def test_with_pythae_both_trainers_get_rates_and_a_ratio(celeba, capsys):
+    pytest.importorskip("pythae")
+    assert against_pythae.main(TINY) == 0
+    figures = figures_printed(capsys)
+    assert figures["count"] == 40
+    counts = {name: len(rates) for name, rates in figures["rates"].items()}
+    assert counts == {"pythae": 2, "ours": 2}
+    assert is_spread(figures["ratio"])

@@ -129,6 +129,15 @@ def test_a_file_of_another_project_is_refused(tmp_path, foreign):
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"arch": {"image_size": 32, "channels": [4, 6], "latent_dim": 7}}, {"arch": {}}]
+)
+def test_weights_that_do_not_fit_their_network_are_said(tmp_path, changes):
+    save_checkpoint(make_checkpoint(**changes), tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last.pt is damaged: its weights do not fit its network"):
+        load_model(tmp_path / "last.pt")
+
+
 def test_a_text_file_is_no_checkpoint(tmp_path):
     (tmp_path / "notes.pt").write_text("these are my notes, and they are long enough")
     with pytest.raises(UserError, match=r"notes.pt is not a checkpoint of this project"):

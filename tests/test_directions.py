@@ -19,7 +19,7 @@ from vae.synthetic import (
 )
 from vae.training import StopSignal, Trainer
 
-SIDE, COUNT = 32, 1000
+SIDE, COUNT = 32, 800
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 
@@ -15,6 +16,7 @@ from vae.errors import Interrupted, RunStopped, UserError, script
         (Interrupted(signal.SIGTERM, "saved"), 143, "interrupted: saved\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (SystemExit(2), 2, ""),
+        (OSError(errno.ENOSPC, "No space left"), 1, "stopped: No space left\n"),
     ],
 )
 def test_each_end_has_its_exit_code_and_one_line(error, code, line, capsys):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import threading
 from contextlib import contextmanager
@@ -57,6 +58,29 @@ def test_the_packed_array_is_reused_until_source_or_crop_change(celeba):
     again = load()
     assert again.path == faces.path
     assert again.pixels[3, :, :, 0].min() > 250
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", "\xff"])
+def test_a_damaged_cache_is_packed_again(celeba, damage):
+    faces = load()
+    expected = faces.pixels.copy()
+    faces.path.with_suffix(".json").write_text(damage, encoding="latin-1")
+    np.testing.assert_array_equal(load().pixels, expected)
+    os.truncate(faces.path, 500)
+    np.testing.assert_array_equal(load().pixels, expected)
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(celeba):
+    Path("afile").write_text("")
+    with pytest.raises(UserError, match="--cache-dir afile cannot be made: File exists"):
+        load(cache_dir="afile")
+
+
+def test_a_dangling_link_is_an_unreadable_image(celeba):
+    (celeba / "img_align_celeba" / "000003.jpg").unlink()
+    (celeba / "img_align_celeba" / "000003.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(UserError, match=r"000003.jpg is not a readable image"):
+        load()
 
 
 def test_the_crop_stands_beside_the_packed_array(celeba):

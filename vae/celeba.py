@@ -87,8 +87,12 @@ class Faces:
                 yield name, members[name].file_size, members[name].CRC
             return
         for name in self.names:
-            status = os.stat(f"{self.source}/{name}")  # noqa: PTH116  a Path each doubles the time
-            yield name, status.st_size, status.st_mtime_ns
+            try:
+                status = os.stat(f"{self.source}/{name}")  # noqa: PTH116  Path doubles the time
+            except OSError:  # a dangling link: packing will say that it is unreadable
+                yield name, -1, -1
+            else:
+                yield name, status.st_size, status.st_mtime_ns
 
 
 def find_attribute(name: str) -> int:
@@ -179,7 +183,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise OSError(f"damaged within the zip: {error}") from error
 
 

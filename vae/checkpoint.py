@@ -3,6 +3,7 @@
 import io
 import itertools
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -60,15 +61,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     _require_whole(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, LookupError, EOFError, struct.error, *_UNPICKLING) as error:
         raise _foreign(path) from error
-    if not isinstance(stored, dict) or "format" not in stored:
+    if not isinstance(stored, dict) or not isinstance(stored.get("format"), int):
         raise _foreign(path)
     if stored["format"] != FORMAT:
         raise UserError(f"{path} has format {stored['format']}, this code reads {FORMAT}")
     if stored.keys() != {entry.name for entry in fields(Checkpoint)}:
         raise _foreign(path)
+    parts = (stored["config"], stored["arch"], stored["training"])
+    if not all(isinstance(part, dict) for part in parts) or "epoch" not in stored["training"]:
+        raise _foreign(path)
     return Checkpoint(**stored)
+
+
+_UNPICKLING = (pickle.UnpicklingError, AttributeError, TypeError)
 
 
 def _require_whole(path: Path) -> None:
@@ -102,9 +109,13 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[VA
 
     Raises UserError if there is none or it cannot be read.
     """
-    checkpoint = load_checkpoint(find_checkpoint(path))
-    model = VAE(**checkpoint.arch)
-    model.load_state_dict(checkpoint.training["weights"])
+    path = find_checkpoint(path)
+    checkpoint = load_checkpoint(path)
+    try:
+        model = VAE(**checkpoint.arch)
+        model.load_state_dict(checkpoint.training["weights"])
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged: its weights do not fit its network") from error
     device = torch.device(device)
     return model.to(device, memory_format=memory_format(device)).eval(), checkpoint
 
@@ -145,7 +156,7 @@ def choose_run_dir(path: str | None, name: str) -> Path:
         taken = {entry.name for entry in RUNS.glob("*")}
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         return RUNS / next(free for free in names if free not in taken)
-    if any((Path(path) / file).exists() for file in (LAST, PREVIOUS, BEST, "config.json")):
+    if any((Path(path) / file).exists() for file in (LAST, PREVIOUS, BEST)):
         raise UserError(
             f"--run-dir {path} holds a run: go on with --resume {path}, or name another"
         )

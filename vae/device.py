@@ -81,9 +81,3 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return the layout in which convolutions run fastest on device."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
-
-
-def usable_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

@@ -1,6 +1,8 @@
 """What can go wrong outside our own code, and how a script then ends: one line, no traceback."""
 
+import errno
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -43,6 +45,15 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
             return _end(f"interrupted: {error}", 128 + error.signal_number)
         except KeyboardInterrupt:
             return _end("interrupted", 130)
+        except BrokenPipeError:
+            # nobody reads: what Python flushes at its end must go somewhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _end("stopped: nobody reads the output any more", 1)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG):
+                raise
+            what = f" {error.filename}" if error.filename else ""
+            return _end(f"stopped: {error.strerror}{what}", 1)
         except SystemExit as error:
             return error.code
         finally:

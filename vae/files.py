@@ -47,6 +47,8 @@ _CANNOT_WRITE = {
     errno.ENOSPC: "no space left",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is larger than this place allows",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "no such folder",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -68,7 +70,7 @@ def _keep(path: Path, copy: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write text to path, whole or not at all."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,12 +2,12 @@
 
 import itertools
 import json
+import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial as bind
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vae.celeba import SPLITS, Faces, find_faces
-from vae.device import usable_cores
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 from vae.images import UNREADABLE, Crop, decode_picture, to_float, why_unreadable
 from vae.synthetic import write_synthetic
+from vae.workers import usable_cores, worker_map
 
 SYNTHETIC_ROOT = Path("data/synthetic")
 
@@ -51,7 +51,7 @@ class PackedFaces:
 
     def digest(self) -> str:
         """Return what tells this set of faces from another, wherever it lies on disk."""
-        digest = sha256("\n".join(self.names).encode() + self.splits.tobytes())
+        digest = sha256(os.fsencode("\n".join(self.names)) + self.splits.tobytes())
         digest.update(b"" if self.attributes is None else self.attributes.tobytes())
         return digest.hexdigest()[:16]
 
@@ -138,11 +138,10 @@ def pack(faces: Faces, image_size: int, crop: Crop, cache_dir: Path) -> tuple[Pa
         "crop": crop,
         "fingerprint": faces.fingerprint(),
     }
-    if path.exists() and contents.exists():
-        found = json.loads(contents.read_text(encoding="utf-8"))
-        bad = found.pop("bad")
-        if found == wanted:
-            return path, bad
+    _require_folder(cache_dir)
+    bad = _already_packed(path, contents, wanted)
+    if bad is not None:
+        return path, bad
     _require_space(path, len(faces.names) * image_size**2 * 3)
     contents.unlink(missing_ok=True)
     bad = _write_array(path, faces, image_size, crop)
@@ -150,8 +149,25 @@ def pack(faces: Faces, image_size: int, crop: Crop, cache_dir: Path) -> tuple[Pa
     return path, bad
 
 
+def _require_folder(cache_dir: Path) -> None:
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--cache-dir {cache_dir} cannot be made: {error.strerror}") from error
+
+
+def _already_packed(path: Path, contents: Path, wanted: dict[str, Any]) -> dict[str, str] | None:
+    """Return why some faces are unreadable if path holds what is wanted, whole; else None."""
+    try:
+        found = json.loads(contents.read_text(encoding="utf-8"))
+        bad = found.pop("bad")
+        count = len(np.load(path, mmap_mode="r"))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return bad if found == wanted and count == wanted["count"] else None
+
+
 def _require_space(path: Path, size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free + (path.stat().st_size if path.exists() else 0)
     if size > free:
         raise UserError(
@@ -161,47 +177,57 @@ def _require_space(path: Path, size: int) -> None:
 
 
 def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[str, str]:
-    """Decode all faces on all cores into path, in order; return why some are unreadable."""
+    """Decode all faces on all cores into path; return why some are unreadable."""
     bad: dict[str, str] = {}
-    workers = usable_cores()
+    count = len(faces.names)
+    starts = range(0, count, _FACES_A_PIECE)
+    workers = min(usable_cores(), len(starts) // 8)
     with (
         whole_file(path) as partial,
-        open(partial, "wb") as file,
-        faces.reader() as read,
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(faces.names), desc="packing", unit="image", disable=None) as bar,
+        worker_map(workers, _open_faces, (faces, image_size, crop, partial)) as pack_all,
+        tqdm(total=count, desc="packing", unit="image", disable=None) as bar,
     ):
-        shape = (len(faces.names), image_size, image_size, 3)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        decode = bind(_decode_chunk, read, image_size, crop)
-        decoded = iter(())
-        # one block is written while the next is decoded: memory holds two, whatever the count
-        for block in [*_chunks(faces.names, 64 * workers), ()]:
-            decoding = pool.map(decode, _chunks(block, 16))
-            for pixels, reasons in decoded:
-                file.write(pixels)
-                bad.update(reasons)
-                bar.update(len(pixels))
-            decoded = decoding
+        header = {
+            "descr": "|u1",
+            "fortran_order": False,
+            "shape": (count, image_size, image_size, 3),
+        }
+        with open(partial, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+        for reasons in pack_all(_pack_piece, starts):
+            bad.update(reasons)
+            bar.update(min(_FACES_A_PIECE, count - bar.n))
     return bad
 
 
-def _chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (names[start : start + size] for start in range(0, len(names), size))
+_FACES_A_PIECE = 64
+_opened: dict[str, Any] = {}
+"""What a packing process works on; it is opened once, since the list of a zip takes seconds."""
 
 
-def _decode_chunk(
-    read: Callable[[str], bytes], image_size: int, crop: Crop, names: Sequence[str]
-) -> tuple[np.ndarray, dict[str, str]]:
-    pixels = np.zeros((len(names), image_size, image_size, 3), np.uint8)
+def _open_faces(faces: Faces, image_size: int, crop: Crop, path: Path) -> None:
+    reading = faces.reader()
+    _opened.update(faces=faces, image_size=image_size, crop=crop, path=path)
+    _opened.update(reading=reading, read=reading.__enter__())
+
+
+def _pack_piece(start: int) -> dict[str, str]:
+    """Write the squares of a piece of the faces to their place; return why some are unreadable."""
+    names = _opened["faces"].names[start : start + _FACES_A_PIECE]
+    size, crop = _opened["image_size"], _opened["crop"]
+    pixels = np.zeros((len(names), size, size, 3), np.uint8)
     reasons = {}
     for row, name in enumerate(names):
         try:
-            pixels[row] = decode_picture(read(name), image_size, crop)
+            pixels[row] = decode_picture(_opened["read"](name), size, crop)
         except UNREADABLE as error:
             reasons[name] = why_unreadable(error)
-    return pixels, reasons
+    with open(_opened["path"], "rb+") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        file.seek(start * pixels[0].nbytes, os.SEEK_CUR)
+        file.write(pixels)
+    return reasons
 
 
 def batches(

@@ -3,25 +3,18 @@
 It stands in for CelebA where CelebA is not at hand. The faces are drawn, so every label is true.
 """
 
-import contextlib
-import functools
 import itertools
 import json
-import multiprocessing
-import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from vae.celeba import ATTRIBUTE_NAMES
-from vae.device import usable_cores
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 from vae.portrait import FACE_SIZE, draw_face
+from vae.workers import usable_cores, worker_map
 
 __all__ = [
     "EYES_BOX",
@@ -134,7 +127,7 @@ def _write_pictures(
         if stale.name not in wanted:
             stale.unlink()
     paths = [folder / name for name in names]
-    with _mapping(processes) as draw_all:
+    with worker_map(processes) as draw_all:
         drawn = draw_all(
             _write_picture, paths, attributes, itertools.repeat(seed), range(len(paths))
         )
@@ -145,25 +138,6 @@ def _write_pictures(
 def _write_picture(path: Path, attributes: np.ndarray, seed: int, index: int) -> None:
     with whole_file(path) as partial:
         draw_face(attributes, _generator(seed, index, "picture")).save(partial, quality=92)
-
-
-@contextlib.contextmanager
-def _mapping(processes: int) -> Iterator[Callable[..., Iterable[None]]]:
-    """Yield map, spread over processes: threads would wait for one another, drawing is Python.
-
-    Linux forks, as torch's own loaders do there: a worker then imports nothing.
-    """
-    if processes < 2:
-        yield map
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    # Ctrl-C ends the run here, and the workers with it, without a traceback from each.
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    with ProcessPoolExecutor(processes, mp_context=context, **quiet) as pool:
-        try:
-            yield functools.partial(pool.map, chunksize=8)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _attribute_list(names: list[str], attributes: np.ndarray) -> str:

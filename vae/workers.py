@@ -1,0 +1,47 @@
+"""Work on pictures, spread over processes: threads would wait for one another in Python."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def worker_map(
+    processes: int, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Yield a map that keeps the order and is spread over processes, or works here if one will do.
+
+    start(*arguments) is called once in every process before its first piece of work. Linux forks,
+    as torch's own loaders do there: a worker then imports nothing.
+    """
+    if processes < 2:
+        if start:
+            start(*arguments)
+        yield map
+        return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(processes, context, _begin, (start, arguments)) as pool:
+        try:
+            yield functools.partial(pool.map, chunksize=1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    # Ctrl-C ends the run in the main process, and the workers with it, without their tracebacks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if start:
+        start(*arguments)

@@ -19,7 +19,7 @@ from vae.synthetic import (
 )
 from vae.training import StopSignal, Trainer
 
-SIDE, COUNT = 32, 800
+SIDE, COUNT = 32, 1000
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +30,16 @@ def edits(tmp_path_factory):
     faces = load_faces(str(root / "set"), SIDE, str(root))
     torch.manual_seed(0)
     trainer = Trainer(
-        VAE(SIDE, (16, 32, 64), 24),
+        VAE(SIDE, (16, 32, 64), 32),
         faces,
         torch.device("cpu"),
-        beta=0.1,
+        beta=0.03,
         batch_size=32,
         learning_rate=3e-3,
         flip=True,
         seed=0,
     )
-    for _ in range(40):
+    for _ in range(30):
         trainer.run_epoch(StopSignal())
     rows = faces.rows("train")
     mu, logvar = encode_batches(trainer.model, batches(faces, rows, 128))
@@ -80,14 +80,14 @@ def mask_of(box):
 
 # a smile moves fewer pixels than glasses do, beside what else differs between the class means
 @pytest.mark.parametrize(
-    ("name", "box", "ratio"), [("Smiling", MOUTH_BOX, 1.2), ("Eyeglasses", EYES_BOX, 5.0)]
+    ("name", "box", "ratio"), [("Smiling", MOUTH_BOX, 2.0), ("Eyeglasses", EYES_BOX, 5.0)]
 )
 def test_a_direction_changes_what_the_drawing_changes_and_where(edits, name, box, ratio):
     mask, decoded, drawn = mask_of(box), edits(name), drawn_change(name)
     strength = np.abs(decoded).mean(0)
     assert strength[mask].mean() > ratio * strength[~mask].mean()
     likeness = np.corrcoef(decoded[:, mask].ravel(), drawn[:, mask].ravel())[0, 1]
-    assert likeness > 0.75
+    assert likeness > 0.8
 
 
 def test_glasses_darken_the_eyes(edits):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vae.device import autocast, memory_format, pick_device, pick_precision
+from vae.device import autocast, memory_format, pick_compile, pick_device, pick_precision
 from vae.errors import UserError
 
 
@@ -41,3 +41,12 @@ def test_convolutions_run_in_the_precision(precision, dtype):
     layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=memory_format(cpu))
     with autocast(cpu, precision):
         assert layer(torch.rand(2, 3, 8, 8)).dtype == dtype
+
+
+def test_compiling_without_a_compiler_falls_back_with_one_line(monkeypatch, capsys):
+    cpu = torch.device("cpu")
+    assert not pick_compile(cpu, "auto")
+    assert not pick_compile(cpu, "off")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not pick_compile(cpu, "on")
+    assert capsys.readouterr().out == "not compiling: a C++ compiler is missing\n"

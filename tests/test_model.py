@@ -38,7 +38,7 @@ VAE(
 
 
 def test_the_default_model_prints_as_its_contract_says():
-    # torch from 2.14 on prints a batch norm's bias as well; the layer is the same
+    # torch 2.15 prints a batch norm's bias as well; the layer is the same
     printed = re.sub(r"(affine=True, )bias=True, ", r"\1", str(VAE()))
     assert printed == LISTING
 

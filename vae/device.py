@@ -50,7 +50,7 @@ def pick_precision(device: torch.device, name: str = "auto") -> str:
 
 
 def _cpu_has_bf16() -> bool:
-    # torch before 2.10 cannot tell: there "auto" is fp32, and --precision bf16 asks for the rest
+    # older torch cannot tell: there "auto" is fp32, and --precision bf16 asks for the rest
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 

@@ -437,11 +437,10 @@ def test_help_shows_each_flag_with_its_comment_and_needs_no_data(
 
 
 def test_scripts_run_as_processes(home, tmp_path):
-    for script in SCRIPTS:
-        process = run_process(f"{script.__name__}.py", "--help")
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, "")
-        assert out.startswith(f"usage: {script.__name__}.py")
+    process = run_process("train.py", "--help")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("usage: train.py")
     process = run_process("generate.py", "--count", "2", "--output", str(tmp_path / "a.png"))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

@@ -99,8 +99,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert not torch.equal(states[0], states[2])
 
 
-# an epoch has five steps and then one batch of validation
-@pytest.mark.parametrize("steps_before_the_signal", [2, 5, 6])
+# an epoch looks for a signal after each of five steps, at their end, and in validation
+@pytest.mark.parametrize("steps_before_the_signal", [2, 5, 6, 7])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(steps_before_the_signal):
     faces = make_faces()
     whole = make_trainer(faces)

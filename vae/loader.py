@@ -197,6 +197,7 @@ def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[
         for reasons in pack_all(_pack_piece, starts):
             bad.update(reasons)
             bar.update(min(_FACES_A_PIECE, count - bar.n))
+    _opened.clear()
     return bad
 
 

@@ -263,6 +263,7 @@ class Trainer:
                     stop.check()
             running.read(epoch)
             self._agree(stop)
+            stop.check()
         return count - done
 
     def _agree(self, stop: StopSignal) -> None:

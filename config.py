@@ -24,9 +24,35 @@ def option(default: Any, comment: str, **argument: Any) -> Any:
 _LARGEST = 65_536
 
 
+RECIPES: dict[str, dict[str, Any]] = {
+    # the field defaults below
+    "best": {},
+    # what was published: a decoder variance of 1/2, plain Adam, samples from N(0, I)
+    "classic": {
+        "likelihood": "classic",
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "clip_norm": 0.0,
+        "ema_decay": 0.0,
+        "beta_warmup_epochs": 0.0,
+        "prior": "standard",
+        "temperature": 1.0,
+    },
+}
+"""Named sets of differences from the field defaults of TrainConfig."""
+
+_PRIORS = ("standard", "gaussian", "mixture")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """train.py: the defaults are the published objective on CelebA."""
+    """train.py: the defaults are the best recipe for CelebA."""
+
+    recipe: str = option(
+        "best",
+        "named settings: best, the defaults here, or classic, the published ones; flags win",
+        choices=tuple(RECIPES),
+    )
 
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
@@ -45,12 +71,37 @@ class TrainConfig:
     channels: tuple[int, ...] = option((32, 64, 128, 256), "widths of the convolutions")
 
     # Objective
+    likelihood: str = option(
+        "calibrated",
+        "the decoder's variance: calibrated, each batch's optimum, or classic, 1/2",
+        choices=("calibrated", "classic"),
+    )
     beta: float = option(1.0, "weight of the KL term; 1 gives the ELBO")
+    beta_warmup_epochs: float = option(0.0, "epochs over which beta rises from 0")
 
     # Optimizer
     epochs: int = option(50, "passes over the training split")
     batch_size: int = option(128, "images per step")
-    learning_rate: float = option(1e-3, "Adam's learning rate")
+    learning_rate: float = option(2e-3, "Adam's learning rate, at the schedule's peak")
+    schedule: str = option(
+        "one-cycle",
+        "of the learning rate: one-cycle rises over 0.3 of the run, then falls to nothing",
+        choices=("one-cycle", "constant"),
+    )
+    clip_norm: float = option(0.0, "largest norm of a step's gradient; 0: any")
+    ema_decay: float = option(
+        0.995, "of the weights' moving average, a step; pictures and metrics show it; 0: none"
+    )
+
+    # Sampling
+    prior: str = option(
+        "gaussian",
+        "density that new faces are drawn from: standard is N(0, I); gaussian and mixture are "
+        "fitted to the training codes",
+        choices=_PRIORS,
+    )
+    temperature: float = option(1.0, "scale of the sampled codes' distance to their mean")
+    mixture_components: int = option(10, "Gaussians of the mixture")
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise")
@@ -81,10 +132,12 @@ class TrainConfig:
             f"--image-size must be a multiple of {multiple}, at least 32; got {self.image_size}",
         )
         _require_at_least(self, 1, "crop_size", "latent_dim", "epochs", "sample_every_epochs")
-        _require_at_least(self, 1, "save_every_epochs")
+        _require_at_least(self, 1, "save_every_epochs", "mixture_components")
         _require_at_least(self, 10, "max_images")
         _require_at_least(self, 2, "batch_size")
-        _require_at_least(self, 0, "beta", "seed")
+        _require_at_least(self, 0, "beta", "beta_warmup_epochs", "clip_norm", "ema_decay")
+        _require_at_least(self, 0, "temperature", "seed")
+        _require(self.ema_decay < 1, f"--ema-decay must be below 1; got {self.ema_decay}")
         _require(
             min(self.channels) >= 1 and max(self.channels) <= _LARGEST,
             f"--channels must be positive, at most {_LARGEST}; got {self.channels}",
@@ -126,6 +179,12 @@ class _ModelConfig:
 class _PictureConfig(_ModelConfig):
     """What generate.py and manipulate.py have in common."""
 
+    prior: str | None = option(
+        None, "density of new faces' codes; default: the recipe's", choices=_PRIORS
+    )
+    temperature: float | None = option(
+        None, "scale of the sampled codes' distance to their mean; default: the recipe's"
+    )
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
     output: str | None = option(None, "picture to write; default: into the run's folder")
     files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
@@ -137,6 +196,7 @@ class _PictureConfig(_ModelConfig):
             self.output is None or Path(self.output).suffix.lower() in suffixes,
             f"--output must end in {', '.join(suffixes)}; got {self.output}",
         )
+        _require_at_least(self, 0, "temperature")
 
 
 @dataclass(frozen=True)
@@ -150,7 +210,6 @@ class GenerateConfig(_PictureConfig):
     )
     count: int = option(64, "faces of a grid; pictures in all where rows are shown")
     columns: int = option(8, "pictures to a row")
-    temperature: float = option(1.0, "standard deviation of the sampled codes")
     dimensions: tuple[int, ...] = option(
         (), "latent dimensions for histograms (default: the first 50) and traversal (the widest 8)"
     )
@@ -159,7 +218,6 @@ class GenerateConfig(_PictureConfig):
         super().__post_init__()
         _require_at_least(self, 1, "count")
         _require_at_least(self, 2, "columns")
-        _require_at_least(self, 0, "temperature")
         _require(
             min(self.dimensions, default=0) >= 0,
             f"--dimensions count from 0; got {self.dimensions}",
@@ -212,7 +270,7 @@ def _require_choices(config: Any) -> None:
         _require(value != "" or entry.name == "resume", f"{_flag(entry.name)} is empty")
         for chosen in value if isinstance(value, tuple) else (value,):
             _require(
-                choices is None or chosen in choices,
+                choices is None or chosen in choices or chosen is None,
                 f"{_flag(entry.name)} must be one of {choices}; got {chosen}",
             )
         _require(value != () or entry.default == (), f"{_flag(entry.name)} needs a value")

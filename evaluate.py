@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     faces = load_run_faces(checkpoint.config, config.data, checkpoint.crop)
     rows = faces.rows(config.split)
     beta = checkpoint.config["beta"]
-    numbers = validate(model, batches(faces, rows, label="evaluating"), beta, config.seed)
+    variance = checkpoint.training["variance"]
+    images = batches(faces, rows, label="evaluating")
+    numbers = validate(model, images, beta, config.seed, variance)
     protocol = {
         "checkpoint": str(path),
         "epoch": checkpoint.training["epoch"],

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from config import GenerateConfig, read_flags, resolve
-from vae.checkpoint import Checkpoint, find_checkpoint, load_model, require_statistics
+from vae.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_model,
+    require_statistics,
+    sample_codes,
+)
 from vae.device import pick_device
 from vae.errors import UserError, script
 from vae.figures import save_histograms, save_labelled_grid
@@ -25,7 +31,6 @@ from vae.latent import (
     encode_batches,
     lerp,
     sample_posterior,
-    seeded_noise,
     slerp,
     traverse,
     widest_dimensions,
@@ -62,10 +67,19 @@ class Job:
         names = [f"{subject}-{number:04d}" for number in range(len(x))]
         return [Drawing(Path(self.config.files), lambda folder: save_pictures(x, folder, names))]
 
-    def noise(self, count: int) -> Tensor:
-        """Return codes from N(0, temperature^2 I), (count, D)."""
-        noise = seeded_noise(self.config.seed, range(count), self.model.arch["latent_dim"])
-        return self.config.temperature * noise
+    def codes(self, count: int) -> Tensor:
+        """Return codes of new faces, (count, D)."""
+        config = self.config
+        return sample_codes(
+            self.path,
+            self.model,
+            self.checkpoint,
+            config.seed,
+            range(count),
+            config.prior,
+            config.temperature,
+            config.data,
+        )
 
     def dimensions(self, default: Iterable[int]) -> list[int]:
         """Return the latent dimensions to show: those asked for, or the default that exist."""
@@ -104,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def show_grid(job: Job) -> list[Drawing]:
     """Draw new faces from the prior."""
-    x = decode_codes(job.model, job.noise(job.config.count))
+    x = decode_codes(job.model, job.codes(job.config.count))
     columns = job.config.columns
     grid = Drawing(job.output("grid"), lambda path: save_grid(x, path, columns))
     return [grid, *job.files(x, "grid")]
@@ -136,7 +150,7 @@ def show_interpolation(job: Job) -> list[Drawing]:
         mu, _ = encode_batches(job.model, [job.pictures()])
         start, end = mu[:-1], mu[1:]
     else:
-        ends = job.noise(2 * max(1, config.count // (2 * steps)))
+        ends = job.codes(2 * max(1, config.count // (2 * steps)))
         start, end = ends[0::2], ends[1::2]
     z = torch.stack([lerp(start, end, steps), slerp(start, end, steps)], dim=1)
     x = decode_codes(job.model, z.flatten(0, 2))

@@ -13,18 +13,22 @@ from torch import Tensor
 
 from config import ManipulateConfig, read_flags, resolve
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.checkpoint import Checkpoint, find_checkpoint, load_model, require_statistics
+from vae.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_model,
+    require_statistics,
+    sample_codes,
+)
 from vae.device import pick_device
 from vae.errors import UserError, script
 from vae.figures import save_labelled_grid
 from vae.images import above, picture_path, read_pictures, save_gif, save_grid, save_pictures
 from vae.latent import (
-    Statistics,
     add_and_remove,
     attribute_direction,
     decode_codes,
     encode_batches,
-    seeded_noise,
     sweep,
 )
 from vae.loader import batches, load_run_faces
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, checkpoint = load_model(path, pick_device(config.device))
     print(f"checkpoint: {path}, epoch {checkpoint.training['epoch']}")
     statistics = require_statistics(path, model, checkpoint, config.data)
-    z, labels = take_faces(config, model, checkpoint, statistics)
+    z, labels = take_faces(config, path, model, checkpoint)
     if config.add or config.remove:
         edited = add_and_remove(z, statistics, config.add, config.remove)
         picture = picture_path(config.output, path.parent, "arithmetic", several=False)
@@ -58,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def take_faces(
-    config: ManipulateConfig, model: VAE, checkpoint: Checkpoint, statistics: Statistics
+    config: ManipulateConfig, path: Path, model: VAE, checkpoint: Checkpoint
 ) -> tuple[Tensor, list[str]]:
     """Return the codes (N, D) of the faces to edit, and a label for each."""
     if config.image:
@@ -66,10 +70,11 @@ def take_faces(
         labels = [f"{number}-{Path(name).stem}" for number, name in enumerate(config.image)]
         return encode_batches(model, x.split(128))[0], labels
     if config.source == "mean":
-        return statistics["mean"][None], ["mean"]
+        return checkpoint.statistics["mean"][None], ["mean"]
     labels = [str(face) for face in config.faces]
     if config.source == "random":
-        return seeded_noise(config.seed, config.faces, model.arch["latent_dim"]), labels
+        sampling = (config.seed, config.faces, config.prior, config.temperature, config.data)
+        return sample_codes(path, model, checkpoint, *sampling), labels
     faces = load_run_faces(checkpoint.config, config.data, checkpoint.crop)
     rows = faces.rows("val")
     if max(config.faces) >= len(rows):

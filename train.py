@@ -6,13 +6,14 @@ reconstructions and of samples, last.pt, and best.pt (the best validation total)
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from config import TrainConfig, read_flags, resolve
+from config import RECIPES, TrainConfig, read_flags, resolve
 from vae.checkpoint import (
     BEST,
     LAST,
@@ -28,25 +29,27 @@ from vae.checkpoint import (
 )
 from vae.device import pick_compile, pick_device, pick_precision
 from vae.download import download
-from vae.errors import Interrupted, RunStopped, UserError, script
+from vae.errors import Interrupted, RunStopped, StopSignal, UserError, script
 from vae.figures import save_curves
 from vae.files import write_csv, write_text
 from vae.images import above, save_grid
-from vae.latent import decode_codes, encode_batches, seeded_noise
+from vae.latent import decode_codes, encode_batches, latent_statistics
 from vae.loader import batches, load_run_faces
 from vae.model import VAE
 from vae.parallel import join_ranks
-from vae.training import StopSignal, Trainer
+from vae.prior import make_prior
+from vae.training import Hyperparameters, Trainer
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
     """Configure, load the faces, build the model, train it epoch by epoch."""
-    # Configure: what no flag says comes from the run that goes on, else from config.py
+    # Configure: what no flag says comes from the run that goes on, else from recipe and config.py
     flags = read_flags(TrainConfig, argv, __doc__)
     resumed_path = find_checkpoint(flags["resume"] or None, LAST) if "resume" in flags else None
     resumed = load_checkpoint(resumed_path) if resumed_path else None
-    config, table = resolve(TrainConfig, checkpoint=resumed.config if resumed else {}, flag=flags)
+    layers = {"checkpoint": resumed.config} if resumed else {"recipe": chosen_recipe(flags)}
+    config, table = resolve(TrainConfig, **layers, flag=flags)
     if resumed:
         run_dir = resumed_path.parent
         refuse_changes(config, resumed)
@@ -71,11 +74,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         VAE(config.image_size, config.channels, config.latent_dim),
         faces,
         device,
-        beta=config.beta,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        flip=config.flip,
-        seed=config.seed,
+        Hyperparameters(
+            **{entry.name: getattr(config, entry.name) for entry in fields(Hyperparameters)}
+        ),
         precision=precision,
         compile=pick_compile(device, config.compile),
         ranks=ranks,
@@ -109,8 +110,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(*sorted(run_dir.iterdir()), sep="\n")
 
 
-FIXED = ("image_size", "crop_size", "max_images", "flip", "channels", "latent_dim", "beta")
-FIXED += ("batch_size", "seed")
+def chosen_recipe(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the recipe that the flags name, else of the default one."""
+    return RECIPES[flags.get("recipe", TrainConfig.recipe)]
+
+
+FIXED = ("recipe", "image_size", "crop_size", "max_images", "flip", "channels", "latent_dim")
+FIXED += ("likelihood", "beta", "beta_warmup_epochs", "batch_size", "schedule", "clip_norm")
+FIXED += ("ema_decay", "seed")
 """What --resume keeps, beside the faces."""
 
 
@@ -167,26 +174,39 @@ def save_epoch(config: TrainConfig, trainer: Trainer, run: Checkpoint, run_dir: 
         save_checkpoint(run, run_dir / LAST, run_dir / PREVIOUS)
     if is_final or epoch == 1 or epoch % config.sample_every_epochs == 0:
         save_curves(history, run_dir / "curves.png")
-        save_samples(trainer, run_dir, f"epoch-{epoch:03d}.png")
+        save_samples(config, trainer, run_dir, f"epoch-{epoch:03d}.png")
 
 
-def save_samples(trainer: Trainer, run_dir: Path, suffix: str) -> None:
-    """Write the first val faces over their reconstructions, and samples from fixed noise."""
-    model, faces = trainer.model, trainer.faces
+FACES_FOR_A_PICTURE = 4096
+
+
+def save_samples(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:
+    """Write the first val faces over their reconstructions, and samples from fixed noise.
+
+    A fitted prior is that of some of the training faces, and a mixture shows as one Gaussian:
+    both are fitted anew to all of them when training ends.
+    """
+    model, faces = trainer.averaged_model, trainer.faces
     (x,) = batches(faces, faces.rows("val")[:32])
     mu, _ = encode_batches(model, [x])
     save_grid(above(x, decode_codes(model, mu), 8), run_dir / f"reconstructions-{suffix}", 8)
-    noise = seeded_noise(trainer.seed, range(64), model.arch["latent_dim"])
-    save_grid(decode_codes(model, noise), run_dir / f"samples-{suffix}", 8)
+    some = batches(faces, faces.rows("train")[:FACES_FOR_A_PICTURE], resident=trainer.resident)
+    statistics = latent_statistics(*encode_batches(model, some), None)
+    name = "standard" if config.prior == "standard" else "gaussian"
+    prior = make_prior(name, statistics, config.latent_dim)
+    z = prior.sample(config.seed, range(64), config.temperature)
+    save_grid(decode_codes(model, z), run_dir / f"samples-{suffix}", 8)
 
 
 def save_statistics(run: Checkpoint, trainer: Trainer, run_dir: Path) -> None:
     """Store the statistics of the training codes in last.pt and best.pt."""
-    run.statistics = training_statistics(trainer.model, trainer.faces)
+    run.statistics = training_statistics(trainer.averaged_model, trainer.faces, run.config)
     save_checkpoint(run, run_dir / LAST)
     model, best = load_model(run_dir / BEST, trainer.device)
-    is_last = best.training["epoch"] == trainer.epoch
-    best.statistics = run.statistics if is_last else training_statistics(model, trainer.faces)
+    if best.training["epoch"] == trainer.epoch:
+        best.statistics = run.statistics
+    else:
+        best.statistics = training_statistics(model, trainer.faces, run.config)
     save_checkpoint(best, run_dir / BEST)
 
 

@@ -20,7 +20,7 @@ from vae.loader import load_run_faces
 
 def make_checkpoint(**changes):
     model = VAE(32, (4, 6), 5)
-    training = {"weights": model.state_dict(), "epoch": 2}
+    training = {"weights": model.state_dict(), "average": None, "epoch": 2}
     return Checkpoint(**{"config": {"seed": 1}, "arch": model.arch, "crop": "celeba", "digest": "d",
                          "training": training, **changes})  # fmt: skip
 
@@ -120,7 +120,7 @@ def test_a_byte_that_turned_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "foreign", [{"state_dict": {}}, [1, 2], Path("a"), {"format": 1}, {"format": 1, "epoch": 3}]
+    "foreign", [{"state_dict": {}}, [1, 2], Path("a"), {"format": 2}, {"format": 2, "epoch": 3}]
 )
 def test_a_file_of_another_project_is_refused(tmp_path, foreign):
     path = tmp_path / "model.pt"
@@ -146,7 +146,7 @@ def test_a_text_file_is_no_checkpoint(tmp_path):
 
 def test_a_format_of_the_future_is_refused(tmp_path):
     save_checkpoint(make_checkpoint(format=3), tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"last.pt has format 3, this code reads 1"):
+    with pytest.raises(UserError, match=r"last.pt has format 3, this code reads 2"):
         load_checkpoint(tmp_path / "last.pt")
 
 

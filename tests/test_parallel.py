@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL
-from test_training import make_faces
+from test_training import hyperparameters, make_faces
 from torch import distributed, multiprocessing
 
 import train
 from vae import VAE, load_model
+from vae.errors import StopSignal
 from vae.parallel import Ranks
-from vae.training import StopSignal, Trainer
+from vae.training import Trainer
 
 ROOT = Path(__file__).parent.parent
 
 
-def train_an_epoch(ranks):
+def train_an_epoch(ranks, likelihood):
     """Train a model without batch norm and, but for one in 10^13, without noise."""
     torch.manual_seed(0)
     model = VAE(32, (4,), 5)
@@ -28,32 +29,29 @@ def train_an_epoch(ranks):
         model,
         make_faces(train=36),
         torch.device("cpu"),
-        beta=0.0,
-        batch_size=8,
-        learning_rate=1e-3,
-        flip=True,
-        seed=3,
+        hyperparameters(beta=0.0, likelihood=likelihood, epochs=1),
         ranks=ranks,
     )
     trainer.run_epoch(StopSignal())
     return trainer
 
 
-def one_of_two(rank, folder):
+def one_of_two(rank, folder, likelihood):
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
-    trainer = train_an_epoch(Ranks(rank, 2))
+    trainer = train_an_epoch(Ranks(rank, 2), likelihood)
     torch.save([trainer.model.state_dict(), trainer.history], f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
-def test_two_ranks_take_the_steps_of_one(tmp_path):
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("likelihood", ["classic", "calibrated"])
+def test_two_ranks_take_the_steps_of_one(tmp_path, likelihood):
+    multiprocessing.spawn(one_of_two, (str(tmp_path), likelihood), nprocs=2)
     weights, history = torch.load(tmp_path / "0.pt", weights_only=True)
     others, _ = torch.load(tmp_path / "1.pt", weights_only=True)
-    alone = train_an_epoch(Ranks())
+    alone = train_an_epoch(Ranks(), likelihood)
     for name in ("train_recon", "val_sse"):
         assert history[0][name] == pytest.approx(alone.history[0][name], rel=1e-5)
     for name, value in weights.items():

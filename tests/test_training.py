@@ -8,11 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from vae import VAE
-from vae.errors import Interrupted, RunStopped
+from vae.errors import Interrupted, RunStopped, StopSignal
 from vae.latent import seeded_noise
 from vae.loader import PackedFaces
 from vae.loss import psnr
-from vae.training import StopSignal, Trainer, epoch_order, seed_noise, train_step, validate
+from vae.schedule import epoch_order, seed_noise
+from vae.training import Hyperparameters, Trainer, batch_loss, descend, validate
 
 CPU = torch.device("cpu")
 
@@ -24,10 +25,39 @@ def make_faces(train=37, val=7, side=32):
     return PackedFaces(pixels, names, splits, None, "largest", None)
 
 
+CLASSIC = {
+    "likelihood": "classic",
+    "beta": 1.5,
+    "beta_warmup_epochs": 0.0,
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "clip_norm": 0.0,
+    "ema_decay": 0.0,
+    "flip": True,
+    "seed": 3,
+}
+MODERN = {
+    "likelihood": "calibrated",
+    "beta_warmup_epochs": 1.5,
+    "schedule": "one-cycle",
+    "clip_norm": 100.0,
+    "ema_decay": 0.8,
+}
+
+
+def hyperparameters(**settings):
+    return Hyperparameters(**CLASSIC | settings)
+
+
+def train_step(model, optimizer, x, beta, precision="fp32"):
+    return descend(optimizer, batch_loss(model, x, beta, precision))
+
+
 def make_trainer(faces, seed=3, **settings):
     torch.manual_seed(seed)
-    settings = {"beta": 1.5, "batch_size": 8, "learning_rate": 1e-3, "flip": True} | settings
-    return Trainer(VAE(32, (4, 6), 5), faces, CPU, seed=seed, **settings)
+    return Trainer(VAE(32, (4, 6), 5), faces, CPU, hyperparameters(**{"seed": seed, **settings}))
 
 
 def test_training_equals_a_plain_loop_in_float64():
@@ -100,14 +130,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
 
 
 # an epoch looks for a signal after each of five steps, at their end, and in validation
+@pytest.mark.parametrize("settings", [CLASSIC, MODERN], ids=["classic", "modern"])
 @pytest.mark.parametrize("steps_before_the_signal", [2, 5, 6, 7])
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(steps_before_the_signal):
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(steps_before_the_signal, settings):
     faces = make_faces()
-    whole = make_trainer(faces)
+    whole = make_trainer(faces, **settings)
     for _ in range(3):
         whole.run_epoch(StopSignal())
 
-    stopped = make_trainer(faces)
+    stopped = make_trainer(faces, **settings)
     stopped.run_epoch(StopSignal())
     countdown = itertools.count(1)
 
@@ -122,12 +153,14 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(steps_before_the_si
     state = stopped.state()
     torch.rand(99)
 
-    resumed = make_trainer(faces)
+    resumed = make_trainer(faces, **settings)
     resumed.load_state(state)
     while resumed.epoch < 3:
         resumed.run_epoch(StopSignal())
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for model in ("model", "averaged_model"):
+        weights = getattr(resumed, model).state_dict()
+        for name, value in getattr(whole, model).state_dict().items():
+            assert torch.equal(value, weights[name]), name
     for ours, theirs in zip(whole.history, resumed.history, strict=True):
         for name in ours.keys() - {"images_per_second", "seconds"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-12), name

@@ -5,21 +5,24 @@ import itertools
 import pickle
 import struct
 import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vae.device import memory_format
 from vae.errors import UserError
 from vae.files import whole_file
 from vae.images import Crop
-from vae.latent import Statistics, encode_batches, latent_statistics
+from vae.latent import Statistics, encode_batches, latent_statistics, sample_posterior
 from vae.loader import PackedFaces, batches, load_run_faces
 from vae.model import VAE
+from vae.prior import Mixture, fit_mixture, make_prior, mixture_statistics
 
-FORMAT = 1
+FORMAT = 2
 RUNS = Path("runs")
 LAST, PREVIOUS, BEST = "last.pt", "last.prev.pt", "best.pt"
 
@@ -38,7 +41,7 @@ class Checkpoint:
     training: dict[str, Any]
     """Trainer.state(): weights, optimizer, generators, and how far the run has come"""
     statistics: Statistics | None = None
-    """of the training codes under these weights; None until they were needed"""
+    """of the training codes, and what is fitted to them; None until they were needed"""
     format: int = FORMAT
 
 
@@ -105,6 +108,7 @@ def _foreign(path: Path) -> UserError:
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[VAE, Checkpoint]:
     """Return the trained model, ready for use on device, and the checkpoint that it came in.
 
+    Where a moving average of the weights was kept, the model has the averaged ones.
     path is a checkpoint file or a run's folder: there best.pt is taken, else last.pt.
 
     Raises UserError if there is none or it cannot be read.
@@ -113,7 +117,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[VA
     checkpoint = load_checkpoint(path)
     try:
         model = VAE(**checkpoint.arch)
-        model.load_state_dict(checkpoint.training["weights"])
+        model.load_state_dict(checkpoint.training["average"] or checkpoint.training["weights"])
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise UserError(f"{path} is damaged: its weights do not fit its network") from error
     device = torch.device(device)
@@ -163,12 +167,18 @@ def choose_run_dir(path: str | None, name: str) -> Path:
     return Path(path)
 
 
-def training_statistics(model: VAE, faces: PackedFaces) -> Statistics:
-    """Return the statistics of the training split's codes under model."""
-    rows = faces.rows("train")
-    mu, logvar = encode_batches(model, batches(faces, rows, label="encoding"))
+def training_statistics(model: VAE, faces: PackedFaces, config: Mapping[str, Any]) -> Statistics:
+    """Return the statistics of the training split's codes under model, and what is fitted to them.
+
+    config is the run's: it has the components of the mixture, and the seed.
+    """
+    rows, seed = faces.rows("train"), config["seed"]
+    device = model.fc_mu.weight.device
+    mu, logvar = encode_batches(model, batches(faces, rows, device=device, label="encoding"))
     attributes = None if faces.attributes is None else faces.attributes[rows]
-    return latent_statistics(mu, logvar, attributes)
+    z = sample_posterior(mu, logvar, seed).to(device)
+    mixture = fit_mixture(z, config["mixture_components"], seed)
+    return latent_statistics(mu, logvar, attributes) | mixture_statistics(mixture)
 
 
 def require_statistics(
@@ -186,11 +196,46 @@ def require_statistics(
         except UserError as error:
             lacks = f"{path} has no latent statistics yet, and they come from its training faces"
             raise UserError(f"{lacks}: {error}") from error
-        checkpoint.statistics = training_statistics(model, faces)
+        checkpoint.statistics = training_statistics(model, faces, checkpoint.config)
         # a run under way may have written newer weights meanwhile
         if path.stat().st_mtime_ns == stamp:
             save_checkpoint(checkpoint, path)
     return checkpoint.statistics
+
+
+def require_prior(
+    path: Path, model: VAE, checkpoint: Checkpoint, name: str, data: str | None = None
+) -> Mixture:
+    """Return the prior of this name for the checkpoint's codes, its statistics computed if need be.
+
+    Raises UserError as require_statistics does; "standard" needs no statistics.
+    """
+    fitted = name != "standard"
+    statistics = require_statistics(path, model, checkpoint, data) if fitted else None
+    return make_prior(name, statistics, model.arch["latent_dim"])
+
+
+def sample_codes(
+    path: Path,
+    model: VAE,
+    checkpoint: Checkpoint,
+    seed: int,
+    indices: Iterable[int],
+    prior: str | None = None,
+    temperature: float | None = None,
+    data: str | None = None,
+) -> Tensor:
+    """Return codes of new faces, (N, D), and print what they are drawn from.
+
+    Without prior or temperature, those of the checkpoint's recipe are taken.
+
+    Raises UserError as require_prior does.
+    """
+    name = prior or checkpoint.config["prior"]
+    scale = checkpoint.config["temperature"] if temperature is None else temperature
+    mixture = require_prior(path, model, checkpoint, name, data)
+    print(f"prior: {name}, temperature {scale:g}")
+    return mixture.sample(seed, indices, scale)
 
 
 def require_same_faces(checkpoint: Checkpoint, faces: PackedFaces) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 
 class UserError(Exception):
@@ -22,6 +23,35 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int, note: str = "") -> None:
         super().__init__(note)
         self.signal_number = signal_number
+
+
+class StopSignal:
+    """Notes Ctrl-C and SIGTERM while it is entered, so that work stops where it can go on.
+
+    The second signal is not waited for.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopSignal":
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise Interrupted(number, "not saved again")
+        self.received = number
+
+    def check(self, note: str = "") -> None:
+        """Raise Interrupted, with a note for the user, if a signal came."""
+        if self.received is not None:
+            raise Interrupted(self.received, note)
 
 
 def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:

@@ -3,26 +3,62 @@
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+CLASSIC_VARIANCE = 0.5
+"""The decoder's variance for which the reconstruction term is the squared error itself."""
 
 
 class Loss(NamedTuple):
-    """Scalars in nats per image, averaged over the batch: total = recon + beta * kl."""
+    """Scalars of a batch: total = recon + beta * kl, in nats per image."""
 
     total: Tensor
     recon: Tensor
     kl: Tensor
+    variance: Tensor
+    """mean squared error a pixel and channel: the decoder variance for which recon is least"""
 
 
-def vae_loss(x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float = 1.0) -> Loss:
-    """Return what is minimised: with beta 1 the negative ELBO, constants dropped.
+def vae_loss(
+    x_hat: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    beta: float | Tensor = 1.0,
+    variance: float | Tensor | None = CLASSIC_VARIANCE,
+) -> Loss:
+    """Return what is minimised: with beta 1 the negative ELBO, a constant dropped.
 
-    The reconstruction term is that of a Gaussian decoder with variance 1/2. beta weighs the KL
-    term (Higgins et al., 2017).
+    The decoder is Gaussian with one variance for all pixels: the published 1/2, or with None the
+    batch's optimum. beta weighs the KL term (Higgins et al., 2017).
     """
-    recon = squared_error(x_hat, x).mean()
+    sse = squared_error(x_hat, x).mean()
+    optimum = optimal_variance(sse, x[0].numel())
+    recon = gaussian_nll(sse, optimum if variance is None else variance, x[0].numel())
     kl = kl_divergence(mu, logvar).mean()
-    return Loss(recon + beta * kl, recon, kl)
+    return Loss(recon + beta * kl, recon, kl, optimum)
+
+
+def optimal_variance(sse: Tensor, count: int) -> Tensor:
+    """Return the variance that makes gaussian_nll least, without a gradient of its own.
+
+    sse is the squared error of an image over its count = 3 * S * S values. Rybkin et al. (2021),
+    equation 7: the maximum of the likelihood in closed form. At it the derivative by the variance
+    is zero, so none is lost by cutting it off.
+    """
+    # an error of exactly zero would have no logarithm
+    return (sse.detach() / count).clamp(min=torch.finfo(sse.dtype).tiny)
+
+
+def gaussian_nll(sse: Tensor, variance: float | Tensor, count: int) -> Tensor:
+    """Return -log N(x; x_hat, variance * I) in nats, less the constant count / 2 * log(pi).
+
+    sse is the squared error over an image's count = 3 * S * S values. With that constant dropped
+    variance 1/2 gives sse itself, and all variances can be compared.
+    """
+    log = torch.log if isinstance(variance, Tensor) else math.log
+    return sse / (2 * variance) + 0.5 * count * log(2 * variance)
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -65,10 +65,13 @@ class Ranks:
         return DistributedDataParallel(model)
 
 
+ALONE = Ranks()
+
+
 def join_ranks(device: torch.device) -> Ranks:
     """Return this process's rank; meet the others if torchrun started it."""
     if "RANK" not in os.environ:
-        return Ranks()
+        return ALONE
     backend = "nccl" if device.type == "cuda" else "gloo"
     # the others wait while rank 0 packs
     distributed.init_process_group(backend, timeout=timedelta(hours=4))

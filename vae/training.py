@@ -1,74 +1,65 @@
 """Steps, epochs and validation."""
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import FrameType
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from vae.device import autocast, memory_format
-from vae.errors import Interrupted, RunStopped, UserError
+from vae.errors import RunStopped, StopSignal, UserError
 from vae.latent import sample_posterior
 from vae.loader import PackedFaces, batches, place_pixels
-from vae.loss import Loss, kl_divergence, psnr, squared_error, vae_loss
+from vae.loss import (
+    CLASSIC_VARIANCE,
+    Loss,
+    gaussian_nll,
+    kl_divergence,
+    optimal_variance,
+    psnr,
+    squared_error,
+    vae_loss,
+)
 from vae.model import VAE
-from vae.parallel import Ranks
+from vae.parallel import ALONE, Ranks
+from vae.schedule import beta_at, epoch_order, learning_rate_at, seed_noise
 
 READ_EVERY_STEPS = 20
 
 
-class StopSignal:
-    """Notes Ctrl-C and SIGTERM while it is entered, so that work stops where it can go on.
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What is minimised, and how. train.py takes each from the configuration's field."""
 
-    The second signal is not waited for.
-    """
+    likelihood: str
+    """classic: the decoder's variance is 1/2; calibrated: it is each batch's optimum"""
+    beta: float
+    beta_warmup_epochs: float
+    epochs: int
+    batch_size: int
+    """of all ranks together"""
+    learning_rate: float
+    """the schedule's peak"""
+    schedule: str
+    """constant or one-cycle"""
+    clip_norm: float
+    """largest norm of a step's gradient; 0: any"""
+    ema_decay: float
+    """of the weights' moving average, a step; 0: none is kept"""
+    flip: bool
+    seed: int
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __enter__(self) -> "StopSignal":
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise Interrupted(number, "not saved again")
-        self.received = number
-
-    def check(self, note: str = "") -> None:
-        """Raise Interrupted, with a note for the user, if a signal came."""
-        if self.received is not None:
-            raise Interrupted(self.received, note)
-
-
-def epoch_order(
-    rows: np.ndarray, seed: int, epoch: int, flip: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows in the order of an epoch, and which of them are mirrored in it.
-
-    Both depend on seed and epoch alone, so that a resumed run goes on as if never stopped.
-    """
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(rows)
-    mirrored = rng.random(len(rows)) < 0.5 if flip else np.zeros(len(rows), bool)
-    return order, mirrored
-
-
-def seed_noise(seed: int, epoch: int, rank: int = 0, step: int = 0) -> None:
-    """Seed torch on all devices with what depends on the arguments alone."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, rank, step)).generate_state(1)[0]))
+    @property
+    def variance(self) -> float | None:
+        """The decoder's variance; None where each batch's optimum is taken."""
+        return CLASSIC_VARIANCE if self.likelihood == "classic" else None
 
 
 def rng_state(device: torch.device) -> dict[str, Tensor]:
@@ -86,25 +77,36 @@ def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
         torch.get_device_module(device).set_rng_state(state[device.type])
 
 
-def batch_loss(model: nn.Module, x: Tensor, beta: float, precision: str) -> Loss:
-    """Return the loss of a batch; convolutions run in the given precision, sums in x's own."""
+def batch_loss(
+    model: nn.Module,
+    x: Tensor,
+    beta: float | Tensor,
+    precision: str = "fp32",
+    variance: float | None = CLASSIC_VARIANCE,
+    ranks: Ranks = ALONE,
+) -> Loss:
+    """Return the loss of a batch; convolutions run in the given precision, sums in x's own.
+
+    variance is the decoder's; None is the optimum over the shares of all ranks.
+    """
     with autocast(x.device, precision):
         x_hat, mu, logvar = model(x)
-    return vae_loss(x_hat, x, mu.to(x.dtype), logvar.to(x.dtype), beta)
+    shared = variance
+    if variance is None and ranks.size > 1:
+        shared = ranks.mean(optimal_variance(squared_error(x_hat, x).mean(), x[0].numel()))
+    return vae_loss(x_hat, x, mu.to(x.dtype), logvar.to(x.dtype), beta, shared)
 
 
-def train_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    x: Tensor,
-    beta: float,
-    precision: str = "fp32",
-    loss_function: Callable[..., Loss] = batch_loss,
-) -> Loss:
-    """Take one step down the gradient on batch x; return the loss terms before it, detached."""
-    loss = loss_function(model, x, beta, precision)
+def descend(optimizer: Optimizer, loss: Loss, clip_norm: float = 0.0) -> Loss:
+    """Take one step down the gradient of loss; return its terms, detached.
+
+    A gradient longer than clip_norm is cut to that length (Pascanu et al., 2013); 0 cuts none.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
+    if clip_norm:
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
     optimizer.step()
     # clones: a CUDA graph writes its next loss where it wrote this one
     return Loss(*(term.detach().clone() for term in loss))
@@ -117,7 +119,7 @@ class RunningLoss:
     """
 
     def __init__(
-        self, ranks: Ranks, steps: int = 0, images: int = 0, sums: Sequence[float] = (0, 0, 0)
+        self, ranks: Ranks, steps: int = 0, images: int = 0, sums: Sequence[float] = (0, 0, 0, 0)
     ) -> None:
         self.ranks, self.steps, self.images = ranks, steps, images
         self.sums = np.array(sums, np.float64)
@@ -136,7 +138,7 @@ class RunningLoss:
         unread = torch.stack([torch.stack(loss) for loss, _ in self.unread])
         terms = self.ranks.mean(unread).cpu().double().numpy()
         for step, values in enumerate(terms, self.steps - len(terms) + 1):
-            for name, value in zip(("recon", "kl"), values[1:], strict=True):
+            for name, value in zip(("recon", "kl"), values[1:3], strict=True):
                 if not math.isfinite(value):
                     raise RunStopped(f"{name} became {value} at epoch {epoch}, step {step}")
         self.sums += np.array([count for _, count in self.unread]) @ terms
@@ -160,32 +162,48 @@ class Trainer:
         model: VAE,
         faces: PackedFaces,
         device: torch.device,
+        settings: Hyperparameters,
         *,
-        beta: float,
-        batch_size: int,
-        learning_rate: float,
-        flip: bool,
-        seed: int,
         precision: str = "fp32",
         compile: bool = False,
-        ranks: Ranks = Ranks(),  # noqa: B008  frozen
+        ranks: Ranks = ALONE,
     ) -> None:
-        if batch_size % ranks.size:
-            raise UserError(f"--batch-size must be a multiple of {ranks.size} ranks: {batch_size}")
+        if settings.batch_size % ranks.size:
+            given = settings.batch_size
+            raise UserError(f"--batch-size must be a multiple of {ranks.size} ranks: {given}")
+        self.settings, self.faces, self.device = settings, faces, device
+        self.precision, self.ranks = precision, ranks
         self.model = model.to(device, memory_format=memory_format(device))
+        self.average = _moving_average(self.model, settings.ema_decay)
         self.shared_model = ranks.share(self.model)
-        self.loss_function = (
+        self.loss_function: Callable[..., Loss] = (
             torch.compile(batch_loss, dynamic=False, mode="reduce-overhead")
             if compile
             else batch_loss
         )
-        self.optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
-        self.faces, self.device, self.precision, self.ranks = faces, device, precision, ranks
+        self.optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
         self.resident = place_pixels(faces, device)
-        self.beta, self.batch_size, self.flip, self.seed = beta, batch_size, flip, seed
+        # all ranks take the same steps: the few images that do not go round sit an epoch out
+        count = len(faces.rows("train"))
+        self.images_an_epoch = count - count % ranks.size
+        self.steps_an_epoch = -(-self.images_an_epoch // settings.batch_size)
         self.epoch = 0
+        self.variance = CLASSIC_VARIANCE
         self.running = RunningLoss(ranks)
         self.history: list[dict[str, float]] = []
+
+    @property
+    def averaged_model(self) -> VAE:
+        """The model that is shown and measured: the moving average of the weights, if one is kept.
+
+        Without one, the model in training itself.
+        """
+        return self.average.module if self.average else self.model
+
+    @property
+    def steps_done(self) -> int:
+        """Training steps since the run began."""
+        return self.epoch * self.steps_an_epoch + self.running.steps
 
     def run_epoch(self, stop: StopSignal) -> None:
         """Train for an epoch, or what is left of it; validate; add a line to the history.
@@ -195,31 +213,54 @@ class Trainer:
         start = time.perf_counter()
         trained = self._train(stop)
         speed = trained / (time.perf_counter() - start)
-        val_rows = self.faces.rows("val")
-        val_images = batches(
-            self.faces,
-            val_rows,
-            device=self.device,
-            label="validating" if self.ranks.is_main else None,
-            resident=self.resident,
-        )
-        # a rank must not leave the others alone: several stop between epochs or steps only
-        alone = stop if self.ranks.size == 1 else None
-        val = validate(self.model, val_images, self.beta, self.seed, alone)
         means = self.running.means()
+        if self.settings.variance is None:
+            self.variance = means.variance
         metrics = {"epoch": self.epoch + 1}
         metrics |= {f"train_{name}": value for name, value in means._asdict().items()}
-        metrics |= {f"val_{name}": value for name, value in val.items()}
+        metrics |= {f"val_{name}": value for name, value in self._validate(stop).items()}
         metrics |= {"images_per_second": speed, "seconds": time.perf_counter() - start}
         self.history.append(metrics)
         self.epoch += 1
         self.running = RunningLoss(self.ranks)
 
+    def _validate(self, stop: StopSignal) -> dict[str, float]:
+        images = batches(
+            self.faces,
+            self.faces.rows("val"),
+            device=self.device,
+            label="validating" if self.ranks.is_main else None,
+            resident=self.resident,
+        )
+        settings = self.settings
+        # a rank must not leave the others alone: several stop between epochs or steps only
+        alone = stop if self.ranks.size == 1 else None
+        return validate(
+            self.averaged_model, images, settings.beta, settings.seed, self.variance, alone
+        )
+
+    def loss(self, x: Tensor) -> Loss:
+        """Return the loss of batch x, this rank's share, at the step that the run has come to."""
+        settings = self.settings
+        warmup_steps = settings.beta_warmup_epochs * self.steps_an_epoch
+        beta = beta_at(self.steps_done, settings.beta, warmup_steps)
+        # filled on the device: a number would be compiled in, and copying one would wait
+        beta = torch.full((), beta, device=self.device)
+        return self.loss_function(
+            self.shared_model, x, beta, self.precision, settings.variance, self.ranks
+        )
+
     def step(self, x: Tensor) -> Loss:
         """Take one training step on batch x, this rank's share; return its loss terms."""
-        return train_step(
-            self.shared_model, self.optimizer, x, self.beta, self.precision, self.loss_function
-        )
+        settings = self.settings
+        steps = settings.epochs * self.steps_an_epoch
+        rate = learning_rate_at(self.steps_done, steps, settings.learning_rate, settings.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = descend(self.optimizer, self.loss(x), settings.clip_norm)
+        if self.average:
+            self.average.update_parameters(self.model)
+        return loss
 
     def training_batches(self, order: np.ndarray, mirrored: np.ndarray) -> Iterator[Tensor]:
         """Yield this rank's share of each batch of the rows in order, mirrored where told."""
@@ -227,7 +268,7 @@ class Trainer:
         return batches(
             self.faces,
             order[rank::size],
-            self.batch_size // size,
+            self.settings.batch_size // size,
             self.device,
             mirrored[rank::size],
             resident=self.resident,
@@ -235,12 +276,11 @@ class Trainer:
 
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's remaining steps; return how many images they saw."""
-        epoch, running = self.epoch + 1, self.running
-        order, mirrored = epoch_order(self.faces.rows("train"), self.seed, epoch, self.flip)
-        # all ranks take the same steps: the few images that do not go round sit this epoch out
-        count = len(order) - len(order) % self.ranks.size
+        epoch, running, settings = self.epoch + 1, self.running, self.settings
+        rows, count = self.faces.rows("train"), self.images_an_epoch
+        order, mirrored = epoch_order(rows, settings.seed, epoch, settings.flip)
         if not running.steps:
-            seed_noise(self.seed, epoch, self.ranks.rank)
+            seed_noise(settings.seed, epoch, self.ranks.rank)
         done = running.images
         self.model.train()
         with tqdm(
@@ -257,7 +297,7 @@ class Trainer:
                 if running.steps % READ_EVERY_STEPS == 0:
                     running.read(epoch)
                     terms = running.means()._asdict().items()
-                    bar.set_postfix({name: f"{value:.1f}" for name, value in terms})
+                    bar.set_postfix({name: f"{value:.5g}" for name, value in terms})
                     self._agree(stop)
                 if self.ranks.size == 1 or not running.unread:
                     stop.check()
@@ -275,10 +315,12 @@ class Trainer:
         self.running.read(self.epoch + 1)
         return {
             "weights": self.model.state_dict(),
+            "average": self.average.module.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "rng": rng_state(self.device),
             "ranks": self.ranks.size,
             "epoch": self.epoch,
+            "variance": self.variance,
             "steps": self.running.steps,
             "images": self.running.images,
             "sums": self.running.sums.tolist(),
@@ -286,29 +328,47 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up a state. The learning rate stays what it was set to here."""
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        """Take up a state. The learning rate is what it is set to here."""
         self.model.load_state_dict(state["weights"])
+        if self.average:
+            self.average.module.load_state_dict(state["average"])
+            # the first average is a copy of the weights; this is a later one
+            self.average.n_averaged.fill_(1)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.optimizer.param_groups[0]["lr"] = learning_rate
         self.epoch, self.history = state["epoch"], list(state["history"])
+        self.variance = state["variance"]
         self.running = RunningLoss(self.ranks, state["steps"], state["images"], state["sums"])
         if self.ranks.size == state["ranks"] == 1:
             set_rng_state(state["rng"], self.device)
         else:
             # only rank 0's generators were saved: the rest of the epoch gets noise of its own
-            seed_noise(self.seed, self.epoch + 1, self.ranks.rank, state["steps"])
+            seed = self.settings.seed
+            seed_noise(seed, self.epoch + 1, self.ranks.rank, state["steps"])
+
+
+def _moving_average(model: VAE, decay: float) -> AveragedModel | None:
+    """Return the exponential moving average of model's weights and batch norms, to be updated."""
+    if not decay:
+        return None
+    update = get_ema_multi_avg_fn(decay)
+    # it counts on the CPU, where asking for the count does not wait for the device
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 @torch.no_grad()
 def validate(
-    model: VAE, images: Iterable[Tensor], beta: float, seed: int, stop: StopSignal | None = None
+    model: VAE,
+    images: Iterable[Tensor],
+    beta: float,
+    seed: int,
+    variance: float = CLASSIC_VARIANCE,
+    stop: StopSignal | None = None,
 ) -> dict[str, float]:
     """Return total, recon, kl in nats per image; sse per image and psnr in dB.
 
     recon and total are those of z drawn from the posterior with noise that depends on the seed
-    and the image alone: a bound comparable with training's. sse and psnr are the
-    reconstruction's from mu. Computed in float32 whatever training's precision.
+    and the image alone: a bound comparable with training's. variance is the decoder's. sse and
+    psnr are the reconstruction's from mu. Computed in float32 whatever training's precision.
 
     Raises RunStopped if a term is not finite.
     """
@@ -319,15 +379,17 @@ def validate(
         x = x.to(device)
         mu, logvar = model.encode(x)
         z = sample_posterior(mu, logvar, seed, first=count)
-        recon = squared_error(model.decode(z), x).sum()
+        sampled = squared_error(model.decode(z), x).sum()
         sse = squared_error(model.decode(mu), x).sum()
-        sums += torch.stack([recon, kl_divergence(mu, logvar).sum(), sse]).cpu().double()
+        sums += torch.stack([sampled, kl_divergence(mu, logvar).sum(), sse]).cpu().double()
         count += len(x)
         if stop:
             stop.check()
-    recon, kl, sse = (sums / count).tolist()
+    sampled, kl, sse = sums / count
+    image_size = model.arch["image_size"]
+    recon = gaussian_nll(sampled, variance, 3 * image_size**2).item()
+    kl, sse = kl.item(), sse.item()
     if not math.isfinite(recon + kl + sse):
         raise RunStopped(f"validation came to recon {recon}, kl {kl}, sse {sse}")
-    image_size = model.arch["image_size"]
     total = recon + beta * kl
     return {"total": total, "recon": recon, "kl": kl, "sse": sse, "psnr": psnr(sse, image_size)}

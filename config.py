@@ -88,9 +88,9 @@ class TrainConfig:
         "of the learning rate: one-cycle rises over 0.3 of the run, then falls to nothing",
         choices=("one-cycle", "constant"),
     )
-    clip_norm: float = option(0.0, "largest norm of a step's gradient; 0: any")
+    clip_norm: float = option(1e4, "largest norm of a step's gradient; 0: any")
     ema_decay: float = option(
-        0.995, "of the weights' moving average, a step; pictures and metrics show it; 0: none"
+        0.999, "of the weights' moving average, a step; pictures and metrics show it; 0: none"
     )
 
     # Sampling

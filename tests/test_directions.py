@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from test_training import hyperparameters
 
 from vae import VAE
 from vae.celeba import find_attribute
+from vae.errors import StopSignal
 from vae.images import crop_box
 from vae.latent import attribute_direction, decode_codes, encode_batches, latent_statistics
 from vae.loader import batches, load_faces
@@ -17,7 +19,7 @@ from vae.synthetic import (
     draw_face,
     write_synthetic,
 )
-from vae.training import StopSignal, Trainer
+from vae.training import Trainer
 
 SIDE, COUNT = 32, 1000
 
@@ -33,11 +35,7 @@ def edits(tmp_path_factory):
         VAE(SIDE, (16, 32, 64), 32),
         faces,
         torch.device("cpu"),
-        beta=0.03,
-        batch_size=32,
-        learning_rate=3e-3,
-        flip=True,
-        seed=0,
+        hyperparameters(beta=0.03, batch_size=32, learning_rate=3e-3, seed=0),
     )
     for _ in range(30):
         trainer.run_epoch(StopSignal())

@@ -50,6 +50,37 @@ def test_sums_of_a_bfloat16_reconstruction_are_taken_in_float32():
     torch.testing.assert_close(recon.double(), exact, rtol=1e-6, atol=0)
 
 
+def test_the_optimal_variance_equals_the_numerical_optimum():
+    x_hat, x, mu, logvar = make_batch(count=4, latent_dim=5)
+    log_variance = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_variance], max_iter=100, tolerance_change=1e-14)
+
+    def nll():
+        optimizer.zero_grad()
+        loss = -Normal(x_hat, (0.5 * log_variance).exp()).log_prob(x).sum(dim=(1, 2, 3)).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(nll)
+    calibrated = vae_loss(x_hat, x, mu, logvar, variance=None)
+    torch.testing.assert_close(calibrated.variance, log_variance.exp().detach())
+    dropped = 0.5 * torch.log(torch.tensor(torch.pi, dtype=torch.float64)) * x[0].numel()
+    torch.testing.assert_close(calibrated.recon, nll().detach() - dropped)
+
+
+def test_the_gradient_at_the_optimum_is_that_of_half_the_logarithm_of_the_error():
+    x_hat, x, mu, logvar = make_batch(count=4, latent_dim=5)
+    x_hat.requires_grad_()
+    (ours,) = torch.autograd.grad(vae_loss(x_hat, x, mu, logvar, variance=None).recon, x_hat)
+    half_log = 0.5 * x[0].numel() * (x_hat - x).square().mean().log()
+    torch.testing.assert_close(ours, torch.autograd.grad(half_log, x_hat)[0])
+
+
+def test_a_perfect_reconstruction_has_a_finite_loss():
+    _, x, mu, logvar = make_batch(count=2, latent_dim=3)
+    assert vae_loss(x, x, mu, logvar, variance=None).recon.isfinite()
+
+
 @pytest.mark.parametrize(("mse", "decibel"), [(1.0, 0.0), (0.01, 20.0), (0.0, float("inf"))])
 def test_psnr_of_known_errors(mse, decibel):
     assert psnr(mse * 3 * 8**2, image_size=8) == pytest.approx(decibel)

@@ -12,7 +12,7 @@ from vae.errors import Interrupted, RunStopped, StopSignal
 from vae.latent import seeded_noise
 from vae.loader import PackedFaces
 from vae.loss import psnr
-from vae.schedule import epoch_order, seed_noise
+from vae.schedule import epoch_order, learning_rate_at, seed_noise
 from vae.training import Hyperparameters, Trainer, batch_loss, descend, validate
 
 CPU = torch.device("cpu")
@@ -104,18 +104,6 @@ def test_channels_last_and_fused_adam_take_the_plain_steps_in_float32():
         images = [x.contiguous(memory_format=layout) for x in batches]
         losses.append([train_step(model, optimizer, x, beta=1.0).total.item() for x in images])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
-def test_an_epoch_sees_each_training_face_once_in_an_order_of_its_own():
-    rows = np.arange(3, 50)
-    orders = [epoch_order(rows, seed=1, epoch=epoch, flip=True) for epoch in (1, 2)]
-    for order, mirrored in orders:
-        assert sorted(order) == list(rows)
-        assert 0 < mirrored.sum() < len(rows)
-    assert list(orders[0][0]) != list(orders[1][0])
-    again, mirrored = epoch_order(rows, seed=1, epoch=1, flip=False)
-    assert list(again) == list(orders[0][0])
-    assert not mirrored.any()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
@@ -241,3 +229,54 @@ def test_bfloat16_takes_nearly_the_step_of_float32():
         totals.append(loss.total.item())
     assert totals[0] != totals[1]
     assert totals[1] == pytest.approx(totals[0], rel=0.02)
+
+
+def test_the_average_of_the_weights_equals_its_formula():
+    faces = make_faces()
+    trainer = make_trainer(faces, ema_decay=0.5)
+    expected = None
+    for step, x in enumerate(list(trainer.training_batches(np.arange(37), np.zeros(37, bool)))):
+        trainer.running.add(trainer.step(x), len(x))
+        now = trainer.model.fc_mu.weight.detach()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = now.clone() if expected is None else decay * expected + (1 - decay) * now
+    torch.testing.assert_close(trainer.averaged_model.fc_mu.weight, expected)
+    variances = trainer.averaged_model.encoder[1].running_var
+    assert not torch.equal(variances, trainer.model.encoder[1].running_var)
+
+
+def test_validation_measures_the_averaged_weights_under_the_variance_of_training():
+    trainer = make_trainer(make_faces(), **MODERN)
+    trainer.run_epoch(StopSignal())
+    row = trainer.history[0]
+    assert trainer.state()["variance"] == row["train_variance"]
+    x = torch.from_numpy(trainer.faces.pixels[37:]).permute(0, 3, 1, 2) / 255
+    numbers = validate(trainer.averaged_model, [x], 1.5, 3, row["train_variance"])
+    for name, value in numbers.items():
+        assert row[f"val_{name}"] == pytest.approx(value, rel=1e-5), name
+    with torch.no_grad():
+        mu, logvar = trainer.averaged_model.encode(x)
+        z = mu + (0.5 * logvar).exp() * seeded_noise(3, range(7), 5)
+        decoder = torch.distributions.Normal(
+            trainer.averaged_model.decode(z), row["train_variance"] ** 0.5
+        )
+    nats = -decoder.log_prob(x).sum((1, 2, 3)).mean().item()
+    constant = 0.5 * 3 * 32**2 * np.log(np.pi)
+    assert row["val_recon"] == pytest.approx(nats - constant, rel=1e-5)
+
+
+def test_a_gradient_is_cut_to_the_norm_that_is_allowed():
+    torch.manual_seed(0)
+    model, x = VAE(32, (4, 6), 5), torch.rand(8, 3, 32, 32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    descend(optimizer, batch_loss(model, x, 1.0), clip_norm=0.25)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.25, rel=1e-3)
+
+
+def test_the_learning_rate_of_a_step_is_the_schedules():
+    trainer = make_trainer(make_faces(), schedule="one-cycle", epochs=2)
+    trainer.run_epoch(StopSignal())
+    rate = learning_rate_at(4, 10, 1e-3, "one-cycle")
+    assert trainer.optimizer.param_groups[0]["lr"] == rate

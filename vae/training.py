@@ -174,7 +174,12 @@ class Trainer:
         self.settings, self.faces, self.device = settings, faces, device
         self.precision, self.ranks = precision, ranks
         self.model = model.to(device, memory_format=memory_format(device))
-        self.average = _moving_average(self.model, settings.ema_decay)
+        # it counts on the CPU, where asking for the count does not wait for the device
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=self._mix, use_buffers=True)
+            if settings.ema_decay
+            else None
+        )
         self.shared_model = ranks.share(self.model)
         self.loss_function: Callable[..., Loss] = (
             torch.compile(batch_loss, dynamic=False, mode="reduce-overhead")
@@ -262,6 +267,15 @@ class Trainer:
             self.average.update_parameters(self.model)
         return loss
 
+    def _mix(self, averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        """Move each average towards the weights.
+
+        Early in a run the decay is (1 + steps) / (10 + steps), so that an average of few steps is
+        not one of the first weights (as tf.train.ExponentialMovingAverage does).
+        """
+        decay = min(self.settings.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
+        get_ema_multi_avg_fn(decay)(averages, weights, count)
+
     def training_batches(self, order: np.ndarray, mirrored: np.ndarray) -> Iterator[Tensor]:
         """Yield this rank's share of each batch of the rows in order, mirrored where told."""
         rank, size = self.ranks.rank, self.ranks.size
@@ -332,27 +346,18 @@ class Trainer:
         self.model.load_state_dict(state["weights"])
         if self.average:
             self.average.module.load_state_dict(state["average"])
-            # the first average is a copy of the weights; this is a later one
-            self.average.n_averaged.fill_(1)
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.history = state["epoch"], list(state["history"])
         self.variance = state["variance"]
         self.running = RunningLoss(self.ranks, state["steps"], state["images"], state["sums"])
+        if self.average:
+            self.average.n_averaged.fill_(self.steps_done)
         if self.ranks.size == state["ranks"] == 1:
             set_rng_state(state["rng"], self.device)
         else:
             # only rank 0's generators were saved: the rest of the epoch gets noise of its own
             seed = self.settings.seed
             seed_noise(seed, self.epoch + 1, self.ranks.rank, state["steps"])
-
-
-def _moving_average(model: VAE, decay: float) -> AveragedModel | None:
-    """Return the exponential moving average of model's weights and batch norms, to be updated."""
-    if not decay:
-        return None
-    update = get_ema_multi_avg_fn(decay)
-    # it counts on the CPU, where asking for the count does not wait for the device
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 @torch.no_grad()

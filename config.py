@@ -259,7 +259,28 @@ class EvaluateConfig(_ModelConfig):
     """evaluate.py."""
 
     split: str = option("test", "split to measure on", choices=("train", "val", "test"))
-    output: str | None = option(None, "JSON file to write; default: into the run's folder")
+    prior: str | None = option(
+        None, "density of new faces' codes; default: the recipe's", choices=_PRIORS
+    )
+    temperature: float | None = option(
+        None, "scale of the sampled codes' distance to their mean; default: the recipe's"
+    )
+    fid_weights: str | None = option(
+        None, "weights of torch-fidelity's Inception network; with them FID and KID are measured"
+    )
+    samples: int = option(10_000, "faces drawn for FID and KID")
+    output: str | None = option(
+        None, "JSON file to write, a figure beside it; default: into the run's folder"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_at_least(self, 0, "temperature")
+        _require_at_least(self, 2, "samples")
+        _require(
+            self.output is None or Path(self.output).suffix.lower() == ".json",
+            f"--output must end in .json; got {self.output}",
+        )
 
 
 def _require_choices(config: Any) -> None:

@@ -1,17 +1,106 @@
-"""Measure a trained VAE on a split of its data: loss terms in nats per image, and PSNR."""
+"""Measure a trained VAE on a split of its data: likelihood, pictures, codes, attributes, samples.
+
+The numbers are printed and written as JSON with the protocol that they were measured by; a figure
+beside it shows how far the codes are from N(0, I).
+"""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from config import EvaluateConfig, read_flags, resolve
-from vae.checkpoint import find_checkpoint, load_model
+from vae.celeba import ATTRIBUTE_NAMES
+from vae.checkpoint import Checkpoint, find_checkpoint, load_model, require_prior
 from vae.device import pick_device
 from vae.errors import script
+from vae.figures import save_latent_health
 from vae.files import write_text
-from vae.loader import batches, load_run_faces
+from vae.inception import feature_distances, inception_features, load_inception
+from vae.latent import decode_codes, encode_batches, sample_posterior
+from vae.loader import PackedFaces, batches, load_run_faces
+from vae.metrics import (
+    bits_per_dimension,
+    correlations,
+    latent_health,
+    probe_attributes,
+    squared_distance,
+    ssim,
+)
+from vae.model import VAE
+from vae.prior import Mixture
 from vae.training import validate
+
+Section = dict[str, Any]
+"""Names and values: numbers and short texts for people, lists and tables for programs as well."""
+
+UNITS = {
+    "total": "nats per image: recon + beta * kl, z sampled",
+    "recon": "nats per image, z sampled",
+    "kl": "nats per image",
+    "sigma": "deviation of the decoder, pixels in 0 .. 1",
+    "bits_per_dimension": "bits per 8-bit value, an upper bound; 8 is no model at all",
+    "sse": "squared error per image, from mu",
+    "psnr": "dB, from mu",
+    "ssim": "of 1, from mu",
+    "active_units": "dimensions in which the variance of mu is above 0.01",
+    "aggregate_kl": "nats, of the training codes' Gaussian to N(0, I)",
+    "aggregate_mean_norm": "length of the training codes' mean; 0 in N(0, I)",
+    "largest_eigenvalue": "of the training codes' covariance; 1 in N(0, I)",
+    "smallest_eigenvalue": "of the training codes' covariance; 1 in N(0, I)",
+    "uneven_directions": "share of the eigenvalues outside 1/2 .. 2",
+    "largest_correlation": "between two dimensions of the training codes",
+    "mean_auc": "area under the ROC curve; 0.5 is chance",
+    "kid_deviation": "over the subsets",
+}
+"""What stands behind a number in the text."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all sections of a report are measured on."""
+
+    config: EvaluateConfig
+    path: Path
+    model: VAE
+    checkpoint: Checkpoint
+    faces: PackedFaces
+    rows: np.ndarray
+
+    def images(self, rows: np.ndarray, label: str) -> Iterator[Tensor]:
+        """Yield these rows' faces, in order."""
+        device = self.model.fc_mu.weight.device
+        return batches(self.faces, rows, device=device, label=label)
+
+    @cached_property
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """mu and logvar of the split's faces, (N, D)."""
+        return encode_batches(self.model, self.images(self.rows, "encoding"))
+
+    @property
+    def prior_name(self) -> str:
+        return self.config.prior or self.checkpoint.config["prior"]
+
+    @property
+    def temperature(self) -> float:
+        asked = self.config.temperature
+        return self.checkpoint.config["temperature"] if asked is None else asked
+
+    def prior(self, name: str) -> Mixture:
+        """Return the prior of this name for the checkpoint's codes."""
+        return require_prior(self.path, self.model, self.checkpoint, name, self.config.data)
+
+    def drawn_codes(self, name: str, count: int) -> Tensor:
+        """Return codes (count, D) from a prior: from the report's at its temperature."""
+        temperature = self.temperature if name == self.prior_name else 1.0
+        return self.prior(name).sample(self.config.seed, range(count), temperature)
 
 
 @script
@@ -21,30 +110,130 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = find_checkpoint(config.checkpoint)
     model, checkpoint = load_model(path, pick_device(config.device))
     faces = load_run_faces(checkpoint.config, config.data, checkpoint.crop)
-    rows = faces.rows(config.split)
-    beta = checkpoint.config["beta"]
-    variance = checkpoint.training["variance"]
-    images = batches(faces, rows, label="evaluating")
-    numbers = validate(model, images, beta, config.seed, variance)
-    protocol = {
-        "checkpoint": str(path),
-        "epoch": checkpoint.training["epoch"],
-        "data": config.data or checkpoint.config["data"],
-        "split": config.split,
-        "n": len(rows),
-        "crop": faces.crop,
-        "image_size": model.arch["image_size"],
-        "beta": beta,
-        "seed": config.seed,
+    job = Job(config, path, model, checkpoint, faces, faces.rows(config.split))
+    report = {
+        "protocol": describe(job),
+        "samples": measure_samples(job),
+        **measure_images(job),
+        "codes": measure_codes(job),
+        "attributes": measure_attributes(job),
     }
-    units = {"sse": "squared error an image, from mu", "psnr": "dB, from mu"}
-    for name, value in protocol.items():
-        print(f"{name:<12} {value}")
-    for name, value in numbers.items():
-        print(f"{name:<12} {value:.3f}  {units.get(name, 'nats per image')}")
+    print_report(report)
     output = Path(config.output or path.parent / f"evaluation-{config.split}.json")
-    write_text(output, json.dumps({**protocol, **numbers}, indent=2) + "\n")
-    print(output)
+    write_text(output, json.dumps(report, indent=2) + "\n")
+    figure = output.with_suffix(".png")
+    draw_codes(job, report["codes"], figure)
+    print(output, figure, sep="\n")
+
+
+def describe(job: Job) -> Section:
+    """Return the protocol: what the numbers were measured on, and how."""
+    trained = job.checkpoint.config
+    return {
+        "checkpoint": str(job.path),
+        "epoch": job.checkpoint.training["epoch"],
+        "recipe": trained["recipe"],
+        "likelihood": trained["likelihood"],
+        "beta": trained["beta"],
+        "data": job.config.data or trained["data"],
+        "split": job.config.split,
+        "n": len(job.rows),
+        "crop": job.faces.crop,
+        "resize": "bicubic",
+        "image_size": job.model.arch["image_size"],
+        "prior": job.prior_name,
+        "temperature": job.temperature,
+        "seed": job.config.seed,
+    }
+
+
+def measure_images(job: Job) -> dict[str, Section]:
+    """Return the terms of the likelihood, and what the reconstructions from mu are like."""
+    beta, variance = job.checkpoint.config["beta"], job.checkpoint.training["variance"]
+    images = job.images(job.rows, "validating")
+    numbers = validate(job.model, images, beta, job.config.seed, variance)
+    likelihood = {name: numbers[name] for name in ("total", "recon", "kl")}
+    likelihood["sigma"] = variance**0.5
+    likelihood["bits_per_dimension"] = bits_per_dimension(
+        numbers["recon"], numbers["kl"], variance, count=3 * job.model.arch["image_size"] ** 2
+    )
+    mu, _ = job.codes
+    pairs = zip(mu.split(128), job.images(job.rows, "comparing"), strict=True)
+    likeness = torch.cat([ssim(decode_codes(job.model, part), x.cpu()) for part, x in pairs])
+    reconstruction = {"sse": numbers["sse"], "psnr": numbers["psnr"]}
+    reconstruction["ssim"] = likeness.double().mean().item()
+    return {"likelihood": likelihood, "reconstruction": reconstruction}
+
+
+def measure_codes(job: Job) -> Section:
+    """Return the latent health report: the codes beside N(0, I)."""
+    aggregate = job.prior("gaussian")
+    return latent_health(*job.codes, aggregate.means[0], aggregate.covariances[0])
+
+
+def draw_codes(job: Job, health: Section, path: Path) -> None:
+    """Write the figure of the latent health report."""
+    aggregate = job.prior("gaussian")
+    mean, covariance = aggregate.means[0], aggregate.covariances[0]
+    kinds = {f"{job.config.split} faces": sample_posterior(*job.codes, job.config.seed)}
+    for name in dict.fromkeys(("standard", job.prior_name)):
+        kinds[f"{name} prior"] = job.drawn_codes(name, count=len(job.rows))
+    distances = {kind: squared_distance(z, mean, covariance) for kind, z in kinds.items()}
+    title = f"{job.path}, epoch {job.checkpoint.training['epoch']}: {len(job.rows):,} faces"
+    save_latent_health(health, correlations(covariance), distances, path, title)
+
+
+def measure_attributes(job: Job) -> Section:
+    """Return how well a straight line reads each attribute off mu, or why that is not known."""
+    if job.faces.attributes is None:
+        return {"not_measured": "the data has no list_attr_celeba.txt"}
+    if job.config.split == "train":
+        return {"not_measured": "a probe is judged by faces it was not fitted to: --split test"}
+    train = job.faces.rows("train")
+    train_mu, _ = encode_batches(job.model, job.images(train, "encoding the training faces"))
+    train_has, has = (torch.from_numpy(job.faces.attributes[rows]) for rows in (train, job.rows))
+    return probe_attributes(train_mu, train_has, job.codes[0], has, ATTRIBUTE_NAMES)
+
+
+def measure_samples(job: Job) -> Section:
+    """Return FID and KID of the prior's faces beside the split's, or what they need."""
+    if job.config.fid_weights is None:
+        return {"not_measured": "FID and KID need --fid-weights, torchmetrics and torch-fidelity"}
+    network = load_inception(Path(job.config.fid_weights), job.model.fc_mu.weight.device)
+    real = inception_features(network, job.images(job.rows, "features of faces"))
+    z = job.drawn_codes(job.prior_name, job.config.samples)
+    drawn = (decode_codes(job.model, part) for part in z.split(128))
+    distances = feature_distances(real, inception_features(network, drawn), job.config.seed)
+    return {**distances, "faces": len(job.rows), "drawn": job.config.samples}
+
+
+def print_report(report: Mapping[str, Section]) -> None:
+    """Print the sections for people to read; lists are left to the JSON."""
+    for heading, section in report.items():
+        print(heading.upper())
+        for name, value in section.items():
+            if isinstance(value, str | int | float):
+                print(f"  {name:<20} {as_text(value):<12} {UNITS.get(name, '')}".rstrip())
+        if "auc" in section:
+            print_areas(section)
+        print()
+
+
+def as_text(value: str | float) -> str:
+    """Return a value with the digits that mean something."""
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+    return str(value)
+
+
+def print_areas(section: Section, columns: int = 3) -> None:
+    """Print the attributes from the one best read down, with how many of the faces have each."""
+    areas = sorted(section["auc"].items(), key=lambda entry: -entry[1])
+    cells = [f"{name:<20} {area:.3f} ({section['positives'][name]})" for name, area in areas]
+    for start in range(0, len(cells), columns):
+        print("  " + "".join(f"{cell:<34}" for cell in cells[start : start + columns]).rstrip())
+    if section["too_rare"]:
+        print(f"  too rare to be measured: {', '.join(section['too_rare'])}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vae.figures import save_curves, save_histograms, save_labelled_grid
+from vae.figures import save_curves, save_histograms, save_labelled_grid, save_latent_health
+from vae.metrics import correlations, latent_health, squared_distance
 
 
 def size_of(path):
@@ -45,3 +46,20 @@ def test_curves_are_drawn_for_train_and_val(tmp_path):
     ]
     save_curves(rows, tmp_path / "curves.png")
     assert size_of(tmp_path / "curves.png") == (1200, 300)
+
+
+def test_a_health_report_shows_codes_that_leave_the_standard_normal(tmp_path):
+    torch.manual_seed(0)
+    mu, logvar = torch.randn(300, 6), torch.full((300, 6), -4.0)
+    for name, covariance in {
+        "round": torch.eye(6),
+        "stretched": torch.diag(torch.tensor([9.0, 4, 1, 1, 0.25, 0.1])),
+    }.items():
+        health = latent_health(mu, logvar, torch.zeros(6), covariance)
+        distances = {"faces": squared_distance(mu, torch.zeros(6), covariance)}
+        path = tmp_path / f"{name}.png"
+        save_latent_health(health, correlations(covariance), distances, path, name)
+    assert size_of(tmp_path / "round.png") == size_of(tmp_path / "stretched.png")
+    pixels = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("round", "stretched")]
+    right_half = pixels[0].shape[1] // 2
+    assert (pixels[0][:, right_half:] != pixels[1][:, right_half:]).any()

@@ -276,17 +276,6 @@ def test_a_sweep_can_move(home, tmp_path):
         assert gif.n_frames == 48
 
 
-def test_evaluation_writes_its_numbers_with_their_protocol(home, tmp_path, capsys):
-    assert evaluate.main(["--split", "val", "--output", str(tmp_path / "numbers.json")]) == 0
-    numbers = json.loads((tmp_path / "numbers.json").read_text())
-    assert numbers["n"] == 12
-    assert numbers["crop"] == "celeba"
-    _, checkpoint = load_model("runs/celeba-32")
-    best = checkpoint.training["history"][-1]
-    assert numbers["total"] == pytest.approx(best["val_total"], rel=1e-5)
-    assert f"{numbers['psnr']:.3f}  dB" in capsys.readouterr().out
-
-
 # Data without attributes
 
 

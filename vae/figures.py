@@ -1,7 +1,8 @@
-"""Histograms, curves and labelled rows of faces, drawn with matplotlib."""
+"""Histograms, curves, the latent health report and labelled rows of faces (matplotlib)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -93,3 +94,89 @@ def save_curves(history: Sequence[dict], path: Path) -> None:
         axes.legend()
         axes.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def save_latent_health(
+    health: Mapping[str, Any],
+    correlation: Tensor,
+    distances: Mapping[str, Tensor],
+    path: Path,
+    title: str,
+) -> None:
+    """Write four panels that show how far the codes of faces are from N(0, I), and where.
+
+    health is what latent_health returns, correlation (D, D) the aggregate posterior's; distances
+    are what squared_distance returns for codes of several kinds, by the kind's name.
+    """
+    figure = Figure(figsize=(12, 9.5), dpi=100, layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(2, 2)
+    order = np.argsort(health["kl_per_dimension"])[::-1].copy()
+    _draw_kl(panels[0, 0], health)
+    _draw_eigenvalues(panels[0, 1], health["eigenvalues"])
+    _draw_correlation(panels[1, 0], correlation.numpy()[np.ix_(order, order)])
+    _draw_distances(panels[1, 1], distances)
+    save_figure(figure, path)
+
+
+_FACES, _STANDARD, _OTHER = "#4c72b0", "#c44e52", "#55a868"
+"""Colours of what belongs to the faces, to N(0, I), and to another prior."""
+
+
+def _draw_kl(axes: Axes, health: Mapping[str, Any]) -> None:
+    """Draw the KL term of each dimension, the most telling first."""
+    kl = np.sort(health["kl_per_dimension"])[::-1]
+    axes.bar(range(1, len(kl) + 1), kl, width=1.0, color=_FACES)
+    axes.set_title(
+        f"What the dimensions tell: {health['kl']:.0f} nats a face, "
+        f"{health['active_units']} of {len(kl)} active"
+    )
+    axes.set_xlabel("dimension, by its KL")
+    axes.set_ylabel("KL to N(0, 1), nats")
+    axes.set_xlim(0.5, len(kl) + 0.5)
+
+
+def _draw_eigenvalues(axes: Axes, eigenvalues: Sequence[float]) -> None:
+    """Draw the variances of all faces' codes along their principal axes, over N(0, I)'s."""
+    ranks = np.arange(1, len(eigenvalues) + 1)
+    axes.semilogy(ranks, eigenvalues, ".", color=_FACES, label="codes of the training faces")
+    axes.axhline(1.0, color=_STANDARD, label="N(0, I)")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_title(
+        f"How far the codes spread: variance from {eigenvalues[-1]:.2g} to {eigenvalues[0]:.2g}"
+    )
+    axes.set_xlabel("principal axis, the widest first")
+    axes.set_ylabel("variance of the codes")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+
+
+def _draw_correlation(axes: Axes, correlation: np.ndarray) -> None:
+    """Draw the correlations (D, D) of all faces' codes; those of N(0, I) are zero."""
+    away = correlation - np.eye(len(correlation))
+    limit = max(0.1, np.abs(away).max())
+    picture = axes.imshow(away, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
+    axes.figure.colorbar(picture, ax=axes, label="correlation")
+    axes.set_title(f"What N(0, I) leaves out: correlations up to {np.abs(away).max():.2f}")
+    axes.set_xlabel("dimension, by its KL")
+    axes.set_ylabel("dimension, by its KL")
+
+
+def _draw_distances(axes: Axes, distances: Mapping[str, Tensor]) -> None:
+    """Draw how many codes of each kind lie how far from the codes of the training faces."""
+    values = {kind: distance.numpy() for kind, distance in distances.items()}
+    low, high = (f([f(value) for value in values.values()]) for f in (np.min, np.max))
+    bins = np.geomspace(low, high, 60)
+    for (kind, value), colour in zip(values.items(), (_FACES, _STANDARD, _OTHER), strict=False):
+        share = np.full(len(value), 100 / len(value))
+        label = f"{kind}: median {np.median(value):.2f}"
+        axes.hist(value, bins, weights=share, histtype="stepfilled", color=colour, alpha=0.5)
+        axes.plot([], color=colour, linewidth=6, alpha=0.5, label=label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set_title("How far from the faces' codes samples fall")
+    axes.set_xlabel("squared distance in the metric of the training codes, by dimension")
+    axes.set_ylabel("share of the codes, %")
+    axes.legend()

@@ -1,0 +1,168 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, VAL
+from PIL import Image
+
+import evaluate
+import train
+from vae import load_model
+from vae.inception import feature_distances, inception_features
+
+
+def report_of(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def report(home, tmp_path):
+    """Return what is reported of the small run's val split."""
+    output = tmp_path / "numbers.json"
+    assert evaluate.main(["--split", "val", "--output", str(output)]) == 0
+    return report_of(output)
+
+
+def test_a_report_carries_its_protocol(report):
+    _, checkpoint = load_model("runs/celeba-32")
+    expected = {
+        "checkpoint": "runs/celeba-32/best.pt",
+        "epoch": checkpoint.training["epoch"],
+        "data": "data/celeba",
+        "split": "val",
+        "n": VAL,
+        "crop": "celeba",
+        "resize": "bicubic",
+        "image_size": 32,
+        "seed": 0,
+    }
+    named = ("recipe", "likelihood", "beta", "prior", "temperature")
+    expected |= {name: checkpoint.config[name] for name in named}
+    assert report["protocol"] == expected
+
+
+def test_the_likelihood_is_the_one_that_training_validated(report):
+    _, checkpoint = load_model("runs/celeba-32")
+    best = checkpoint.training["history"][-1]
+    for name in ("total", "recon", "kl"):
+        assert report["likelihood"][name] == pytest.approx(best[f"val_{name}"], rel=1e-5)
+    assert report["reconstruction"]["psnr"] == pytest.approx(best["val_psnr"], rel=1e-5)
+    variance = checkpoint.training["variance"]
+    assert report["likelihood"]["sigma"] == pytest.approx(variance**0.5)
+    assert report["codes"]["kl"] == pytest.approx(report["likelihood"]["kl"], rel=1e-5)
+
+
+def test_each_section_is_printed_and_the_paths_come_last(home, tmp_path, capsys):
+    output = tmp_path / "numbers.json"
+    assert evaluate.main(["--split", "val", "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    report = report_of(output)
+    lines = [line.split() for line in printed.splitlines()]
+    for heading, section in report.items():
+        assert [heading.upper()] in lines
+        for name, value in section.items():
+            if isinstance(value, int | float):
+                assert any(line[:1] == [name] for line in lines), name
+    assert f"{report['reconstruction']['psnr']:.3f}" in printed
+    assert f"{report['attributes']['auc']['Smiling']:.3f} (6)" in printed
+    assert "FID and KID need --fid-weights" in printed
+    assert printed.splitlines()[-2:] == [str(output), str(tmp_path / "numbers.png")]
+
+
+def test_rare_attributes_are_named_and_not_measured(report):
+    # 4 of the 12 val faces wear glasses, and 6 smile
+    assert list(report["attributes"]["auc"]) == ["Smiling"]
+    assert "Eyeglasses" in report["attributes"]["too_rare"]
+
+
+def test_the_prior_and_its_temperature_can_be_chosen(home, tmp_path):
+    output = tmp_path / "numbers.json"
+    flags = ["--split", "val", "--prior", "mixture", "--temperature", "0.7"]
+    assert evaluate.main([*flags, "--output", str(output)]) == 0
+    protocol = report_of(output)["protocol"]
+    assert (protocol["prior"], protocol["temperature"]) == ("mixture", 0.7)
+    assert Image.open(output.with_suffix(".png")).size[0] > 1000
+
+
+def test_the_same_call_gives_the_same_report(report, tmp_path):
+    again = tmp_path / "again.json"
+    assert evaluate.main(["--split", "val", "--output", str(again)]) == 0
+    assert report_of(again) == report
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [("train", "it was not fitted to"), ("test", "under 5 faces have, or lack, each")],
+)
+def test_a_probe_that_cannot_be_judged_says_why(home, tmp_path, split, reason):
+    output = tmp_path / "numbers.json"
+    assert evaluate.main(["--split", split, "--output", str(output)]) == 0
+    assert reason in report_of(output)["attributes"]["not_measured"]
+
+
+def test_pictures_without_attributes_are_measured_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    for index in range(60):
+        Image.new("RGB", (50, 40), (4 * index, 90, 0)).save(f"mine/{index}.png")
+    assert train.main([*SMALL, "--data", "mine", "--epochs", "1"]) == 0
+    assert evaluate.main([]) == 0
+    assert "the data has no list_attr_celeba.txt" in capsys.readouterr().out
+    assert Path("runs/mine-32/evaluation-test.json").exists()
+
+
+# Inception features
+
+
+class Colours(torch.nn.Module):
+    """Stand in for the Inception network: the mean colour of each image."""
+
+    def forward(self, pixels):
+        assert pixels.dtype == torch.uint8
+        return pixels.float().mean(dim=(2, 3))
+
+
+def test_features_are_of_pixels_rounded_to_8_bits():
+    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = (x * 255).round().mean(dim=(2, 3))
+    torch.testing.assert_close(inception_features(Colours(), x.split(2)), expected)
+
+
+def test_distances_of_features_are_those_of_their_definitions():
+    pytest.importorskip("torchmetrics")
+    rng = np.random.default_rng(0)
+    real = rng.standard_normal((40, 3))
+    drawn = rng.standard_normal((40, 3)) * [1.0, 2.0, 0.5] + [0.0, 1.0, 0.0]
+    found = feature_distances(torch.from_numpy(real), torch.from_numpy(drawn), seed=0)
+    a, b = np.cov(real.T), np.cov(drawn.T)
+    cross = np.sqrt(np.linalg.eigvals(a @ b).real).sum()
+    fid = ((real.mean(0) - drawn.mean(0)) ** 2).sum() + np.trace(a + b) - 2 * cross
+    assert found["fid"] == pytest.approx(fid)
+    # a subset is all 40, so each estimate is the unbiased one of them all
+    kernels = [(p @ q.T / 3 + 1) ** 3 for p, q in ((real, real), (drawn, drawn), (real, drawn))]
+    within = sum((k.sum() - np.trace(k)) / (40 * 39) for k in kernels[:2])
+    assert found["kid"] == pytest.approx(within - 2 * kernels[2].mean())
+    assert found["kid_deviation"] == pytest.approx(0, abs=1e-9)
+
+
+def test_without_the_packages_one_line_says_what_to_install(home, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    assert evaluate.main(["--fid-weights", "weights.pth"]) == 2
+    err = capsys.readouterr().err
+    assert "pip install torchmetrics torch-fidelity" in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_that_is_not_the_network_is_one_line(home, tmp_path, capsys):
+    pytest.importorskip("torch_fidelity")
+    shutil.copy("data/celeba/list_attr_celeba.txt", tmp_path / "text.pth")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "other.pth")
+    for name, reason in {"no.pth": "no such file", "text.pth": "not", "other.pth": "not"}.items():
+        assert evaluate.main(["--fid-weights", str(tmp_path / name)]) == 2
+        err = capsys.readouterr().err
+        assert f"{name}: {reason}" in err
+        assert err.count("\n") == 1

@@ -57,6 +57,10 @@ UNITS = {
     "smallest_eigenvalue": "of the training codes' covariance; 1 in N(0, I)",
     "uneven_directions": "share of the eigenvalues outside 1/2 .. 2",
     "largest_correlation": "between two dimensions of the training codes",
+    "distance_faces": "median from the training codes, squared, in their metric; theirs is 1",
+    "distance_standard": "the same of samples of N(0, I)",
+    "distance_gaussian": "the same of samples of the prior",
+    "distance_mixture": "the same of samples of the prior",
     "mean_auc": "area under the ROC curve; 0.5 is chance",
     "kid_deviation": "over the subsets",
 }
@@ -97,6 +101,20 @@ class Job:
         """Return the prior of this name for the checkpoint's codes."""
         return require_prior(self.path, self.model, self.checkpoint, name, self.config.data)
 
+    @cached_property
+    def aggregate(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and covariance (D, D) of the training faces' codes, posteriors and all."""
+        gaussian = self.prior("gaussian")
+        return gaussian.means[0], gaussian.covariances[0]
+
+    @cached_property
+    def distances(self) -> dict[str, Tensor]:
+        """How far the split's codes, N(0, I)'s and the prior's are from the training codes."""
+        codes = {"faces": sample_posterior(*self.codes, self.config.seed)}
+        for name in ("standard", self.prior_name):
+            codes[name] = self.drawn_codes(name, count=len(self.rows))
+        return {kind: squared_distance(z, *self.aggregate) for kind, z in codes.items()}
+
     def drawn_codes(self, name: str, count: int) -> Tensor:
         """Return codes (count, D) from a prior: from the report's at its temperature."""
         temperature = self.temperature if name == self.prior_name else 1.0
@@ -111,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, checkpoint = load_model(path, pick_device(config.device))
     faces = load_run_faces(checkpoint.config, config.data, checkpoint.crop)
     job = Job(config, path, model, checkpoint, faces, faces.rows(config.split))
+    # samples first: a mistake in --fid-weights is said before the long work
     report = {
         "protocol": describe(job),
         "samples": measure_samples(job),
@@ -167,20 +186,16 @@ def measure_images(job: Job) -> dict[str, Section]:
 
 def measure_codes(job: Job) -> Section:
     """Return the latent health report: the codes beside N(0, I)."""
-    aggregate = job.prior("gaussian")
-    return latent_health(*job.codes, aggregate.means[0], aggregate.covariances[0])
+    health = latent_health(*job.codes, *job.aggregate)
+    medians = {f"distance_{kind}": d.median().item() for kind, d in job.distances.items()}
+    return {**health, **medians}
 
 
 def draw_codes(job: Job, health: Section, path: Path) -> None:
     """Write the figure of the latent health report."""
-    aggregate = job.prior("gaussian")
-    mean, covariance = aggregate.means[0], aggregate.covariances[0]
-    kinds = {f"{job.config.split} faces": sample_posterior(*job.codes, job.config.seed)}
-    for name in dict.fromkeys(("standard", job.prior_name)):
-        kinds[f"{name} prior"] = job.drawn_codes(name, count=len(job.rows))
-    distances = {kind: squared_distance(z, mean, covariance) for kind, z in kinds.items()}
-    title = f"{job.path}, epoch {job.checkpoint.training['epoch']}: {len(job.rows):,} faces"
-    save_latent_health(health, correlations(covariance), distances, path, title)
+    title = f"{job.path}, epoch {job.checkpoint.training['epoch']}: "
+    title += f"the codes of {len(job.rows):,} {job.config.split} faces, and all training codes"
+    save_latent_health(health, correlations(job.aggregate[1]), job.distances, path, title)
 
 
 def measure_attributes(job: Job) -> Section:

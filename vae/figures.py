@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from vae.files import whole_file
@@ -128,7 +130,7 @@ def _draw_kl(axes: Axes, health: Mapping[str, Any]) -> None:
     kl = np.sort(health["kl_per_dimension"])[::-1]
     axes.bar(range(1, len(kl) + 1), kl, width=1.0, color=_FACES)
     axes.set_title(
-        f"What the dimensions tell: {health['kl']:.0f} nats a face, "
+        f"What the dimensions tell: {kl.sum():.0f} nats a face, "
         f"{health['active_units']} of {len(kl)} active"
     )
     axes.set_xlabel("dimension, by its KL")
@@ -141,22 +143,28 @@ def _draw_eigenvalues(axes: Axes, eigenvalues: Sequence[float]) -> None:
     ranks = np.arange(1, len(eigenvalues) + 1)
     axes.semilogy(ranks, eigenvalues, ".", color=_FACES, label="codes of the training faces")
     axes.axhline(1.0, color=_STANDARD, label="N(0, I)")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    _label_logarithms(axes.yaxis)
     axes.set_title(
         f"How far the codes spread: variance from {eigenvalues[-1]:.2g} to {eigenvalues[0]:.2g}"
     )
     axes.set_xlabel("principal axis, the widest first")
     axes.set_ylabel("variance of the codes")
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     axes.legend()
+
+
+def _label_logarithms(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def _draw_correlation(axes: Axes, correlation: np.ndarray) -> None:
     """Draw the correlations (D, D) of all faces' codes; those of N(0, I) are zero."""
     away = correlation - np.eye(len(correlation))
     limit = max(0.1, np.abs(away).max())
-    picture = axes.imshow(away, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
+    frame = (0.5, len(away) + 0.5, len(away) + 0.5, 0.5)
+    picture = axes.imshow(away, "RdBu_r", vmin=-limit, vmax=limit, extent=frame)
     axes.figure.colorbar(picture, ax=axes, label="correlation")
     axes.set_title(f"What N(0, I) leaves out: correlations up to {np.abs(away).max():.2f}")
     axes.set_xlabel("dimension, by its KL")
@@ -167,16 +175,17 @@ def _draw_distances(axes: Axes, distances: Mapping[str, Tensor]) -> None:
     """Draw how many codes of each kind lie how far from the codes of the training faces."""
     values = {kind: distance.numpy() for kind, distance in distances.items()}
     low, high = (f([f(value) for value in values.values()]) for f in (np.min, np.max))
-    bins = np.geomspace(low, high, 60)
+    bins = np.geomspace(low, high, 41)
+    names = {"faces": "codes of the faces", "standard": "N(0, I)"}
     for (kind, value), colour in zip(values.items(), (_FACES, _STANDARD, _OTHER), strict=False):
         share = np.full(len(value), 100 / len(value))
-        label = f"{kind}: median {np.median(value):.2f}"
+        label = f"{names.get(kind, f'{kind} prior')}: median {np.median(value):.2f}"
         axes.hist(value, bins, weights=share, histtype="stepfilled", color=colour, alpha=0.5)
         axes.plot([], color=colour, linewidth=6, alpha=0.5, label=label)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_title("How far from the faces' codes samples fall")
+    _label_logarithms(axes.xaxis)
+    axes.margins(y=0.2)  # room for the legend
+    axes.set_title("How far samples are from the training codes")
     axes.set_xlabel("squared distance in the metric of the training codes, by dimension")
     axes.set_ylabel("share of the codes, %")
     axes.legend()

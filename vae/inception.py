@@ -4,6 +4,7 @@ N images, F = 2048 features.
 """
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,20 +17,21 @@ from vae.images import to_uint8
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """of torch-fidelity's release 0.2.0: the network of the paper that FID is from"""
 
-_INSTALL = "pip install torchmetrics torch-fidelity"
-
 
 def load_inception(path: Path, device: torch.device | str) -> Callable[[Tensor], Tensor]:
     """Return the function from uint8 images (N, 3, S, S) to features (N, F).
 
     torch-fidelity's port of the original network, which also enlarges the images as that did.
 
-    Raises UserError if the package is not installed or path does not hold the weights.
+    Raises UserError if a package is not installed or path does not hold the weights.
     """
     try:
+        import torchmetrics.image.kid  # noqa: F401  feature_distances will need it
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise UserError(f"--fid-weights needs torch-fidelity: {_INSTALL}") from error
+        raise UserError(
+            "--fid-weights needs two packages more: pip install torchmetrics torch-fidelity"
+        ) from error
     try:
         # the package would unpickle anything: what this lets pass is tensors alone
         torch.load(path, map_location="cpu", weights_only=True)
@@ -55,19 +57,17 @@ def feature_distances(real: Tensor, drawn: Tensor, seed: int) -> dict[str, float
 
     FID: Heusel et al. (2017); it falls with the number of images. KID: Binkowski et al. (2018),
     unbiased; the mean and the deviation over 100 subsets of at most 1,000, drawn from seed.
-
-    Raises UserError if torchmetrics is not installed.
     """
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-        from torchmetrics.image.kid import KernelInceptionDistance
-    except ImportError as error:
-        raise UserError(f"--fid-weights needs torchmetrics: {_INSTALL}") from error
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     given = nn.Identity()
     given.num_features = real.shape[1]
     subset = min(1000, len(real), len(drawn))
     fid = FrechetInceptionDistance(feature=given).set_dtype(torch.float64)
-    kid = KernelInceptionDistance(feature=given, subset_size=subset).set_dtype(torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that features take memory
+        kid = KernelInceptionDistance(feature=given, subset_size=subset).set_dtype(torch.float64)
     for metric in (fid, kid):
         metric.update(real.double(), real=True)
         metric.update(drawn.double(), real=False)

@@ -105,9 +105,7 @@ def latent_health(mu: Tensor, logvar: Tensor, mean: Tensor, covariance: Tensor) 
     eigenvalues = torch.linalg.eigvalsh(covariance.double()).flip(0)
     off_diagonal = correlations(covariance.double()).fill_diagonal_(0).abs()
     return {
-        "kl": kl.sum().item(),
         "active_units": int(active_units(mu).sum()),
-        "latent_dim": mu.shape[1],
         "aggregate_kl": kl_to_standard(mean, covariance),
         "aggregate_mean_norm": mean.double().norm().item(),
         "largest_eigenvalue": eigenvalues[0].item(),

@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 import sys
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import faces_found
+from vae.images import crop_box
+from vae.synthetic import draw_attributes, draw_face
 
 
 def row(found, count):
@@ -57,6 +60,19 @@ def test_shuffled_pieces_are_the_same_pixels_elsewhere():
 
 def corners():
     return [(top, left) for top in range(0, 16, 4) for left in range(0, 16, 4)]
+
+
+def test_drawn_faces_are_found_and_shuffled_ones_hardly_ever():
+    pytest.importorskip("cv2")
+    find, rng = faces_found.make_detector(), np.random.default_rng(0)
+    found = {"whole": 0, "shuffled": 0}
+    for row, side in itertools.product(draw_attributes(5, seed=0), (64, 128)):
+        face = draw_face(row, rng).convert("RGB")
+        pixels = np.asarray(face.crop(crop_box(*face.size, "celeba")).resize((side, side)))
+        found["whole"] += find(pixels)
+        found["shuffled"] += find(faces_found.shuffle_pieces(pixels, rng))
+    assert found["whole"] >= 9
+    assert found["shuffled"] <= 2
 
 
 def test_a_plain_picture_has_no_face():

@@ -208,6 +208,29 @@ def find_table(source: Path, stem: str) -> Path | None:
     return next((table for table in tables if table.is_file()), None)
 
 
+def find_identities(root: Path, names: Sequence[str]) -> np.ndarray | None:
+    """Return who is on each of the pictures under root, (names,) int64; None where it is unknown.
+
+    The numbers are those of CelebA's table identity_CelebA. Raises UserError if the table is
+    damaged or lacks a picture, or if there are no pictures under root.
+    """
+    faces = find_faces(root)
+    path = find_table(faces.source, "identity_CelebA") if faces.aligned else None
+    return _read_identities(path, names) if path else None
+
+
+def _read_identities(path: Path, names: Sequence[str]) -> np.ndarray:
+    person_of: dict[str, int] = {}
+    with _numbered_lines(path) as lines:
+        if path.suffix == ".csv":
+            next(lines, None)
+        for number, cells in filter(lambda line: line[1], lines):
+            if len(cells) != 2 or not cells[1].isdecimal():
+                raise _misfit(path, f"has no name and number of a person on line {number}")
+            person_of[cells[0]] = int(cells[1])
+    return np.array(_rows_for(path, person_of, names))
+
+
 def _hash_splits(names: Sequence[str]) -> np.ndarray:
     """Return a split for each name, 80/10/10 by its SHA-256: (N,) uint8."""
     digests = (hashlib.sha256(os.fsencode(name)).digest() for name in names)

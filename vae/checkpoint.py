@@ -45,8 +45,10 @@ class Checkpoint:
     format: int = FORMAT
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path, previous: Path | None = None) -> None:
+def save_checkpoint(checkpoint: Any, path: Path, previous: Path | None = None) -> None:
     """Write a checkpoint, whole or not at all; the one before it stays as previous, if given.
+
+    It is a Checkpoint, or another dataclass of tensors and primitives that has a format number.
 
     Raises RunStopped where it cannot be written.
     """
@@ -61,6 +63,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises UserError if it is damaged, of another project or of a format unknown here.
     """
+    stored = read_stored(path, Checkpoint)
+    parts = (stored["config"], stored["arch"], stored["training"])
+    if not all(isinstance(part, dict) for part in parts) or "epoch" not in stored["training"]:
+        raise _foreign(path)
+    return Checkpoint(**stored)
+
+
+def read_stored(path: Path, record: type) -> dict[str, Any]:
+    """Return the fields of a stored dataclass, on the CPU; nothing in the file is executed.
+
+    The default of record's field "format" is the format that this code reads. Raises UserError as
+    load_checkpoint does.
+    """
     _require_whole(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -68,14 +83,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise _foreign(path) from error
     if not isinstance(stored, dict) or not isinstance(stored.get("format"), int):
         raise _foreign(path)
-    if stored["format"] != FORMAT:
-        raise UserError(f"{path} has format {stored['format']}, this code reads {FORMAT}")
-    if stored.keys() != {entry.name for entry in fields(Checkpoint)}:
+    if stored["format"] != record.format:
+        raise UserError(f"{path} has format {stored['format']}, this code reads {record.format}")
+    if stored.keys() != {entry.name for entry in fields(record)}:
         raise _foreign(path)
-    parts = (stored["config"], stored["arch"], stored["training"])
-    if not all(isinstance(part, dict) for part in parts) or "epoch" not in stored["training"]:
-        raise _foreign(path)
-    return Checkpoint(**stored)
+    return stored
 
 
 _UNPICKLING = (pickle.UnpicklingError, AttributeError, TypeError)

@@ -283,6 +283,66 @@ class EvaluateConfig(_ModelConfig):
         )
 
 
+@dataclass(frozen=True)
+class JudgeConfig:
+    """train_judge.py."""
+
+    # Data
+    data: str = option("data/celeba", "CelebA folder or zip with its attributes, or 'synthetic'")
+    image_size: int = option(64, "side of the square images, in pixels: that of the faces to judge")
+    crop_size: int | None = option(
+        None, "side of the square cut from a picture, in its pixels; default: the layout's own"
+    )
+    max_images: int | None = option(None, "take so many images, evenly over the list; default: all")
+    cache_dir: str = option("data/cache", "where packed arrays live")
+    skip_bad_images: bool = option(False, "leave out images that cannot be read")
+
+    # Networks
+    guide_channels: tuple[int, ...] = option((24, 48, 96, 192), "widths of the guide's stages")
+    judge_channels: tuple[int, ...] = option((32, 64, 128, 192), "widths of the judge's stages")
+
+    # Optimizer
+    epochs: int = option(15, "passes over the training split, for each of the two")
+    batch_size: int = option(64, "images per step")
+    learning_rate: float = option(3e-3, "AdamW's highest learning rate, a fifth of the way in")
+
+    # Machine
+    seed: int = option(0, "seed of the guide's weights and order; the judge's is the next")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    precision: str = option(
+        "auto", "of training steps; auto: bf16 where it is native", choices=("auto", "fp32", "bf16")
+    )
+
+    # Run
+    run_dir: str | None = option(
+        None, "folder to write to; default: runs/DATA-SIZE-judges, then -2 ..."
+    )
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require_at_least(self, 1, "crop_size", "epochs")
+        _require_at_least(self, 2, "batch_size")
+        _require_at_least(self, 10, "max_images")
+        _require_at_least(self, 0, "seed")
+        for name in ("guide_channels", "judge_channels"):
+            channels = getattr(self, name)
+            _require(
+                min(channels) >= 1 and max(channels) <= _LARGEST,
+                f"{_flag(name)} must be positive, at most {_LARGEST}; got {channels}",
+            )
+            multiple = 2 ** len(channels)
+            _require(
+                self.image_size >= 32 and self.image_size % multiple == 0,
+                f"--image-size must be a multiple of {multiple}, at least 32; "
+                f"got {self.image_size}",
+            )
+        _require(self.seed < 2**63 - 1, f"--seed must be below 2^63 - 1; got {self.seed}")
+        _require(
+            0 < self.learning_rate < math.inf,
+            f"--learning-rate must be positive; got {self.learning_rate}",
+        )
+
+
 def _require_choices(config: Any) -> None:
     """Raise ValueError if a field is not among its choices, or has no value where it needs one."""
     for entry in fields(config):

@@ -41,6 +41,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Named sets of differences from the field defaults of TrainConfig."""
 
+METHODS = ("mean", "balanced", "lda", "logistic")
+"""of finding the direction of an attribute"""
+
 _PRIORS = ("standard", "gaussian", "mixture")
 
 
@@ -95,13 +98,13 @@ class TrainConfig:
 
     # Sampling
     prior: str = option(
-        "gaussian",
+        "mixture",
         "density that new faces are drawn from: standard is N(0, I); gaussian and mixture are "
         "fitted to the training codes",
         choices=_PRIORS,
     )
     temperature: float = option(1.0, "scale of the sampled codes' distance to their mean")
-    mixture_components: int = option(10, "Gaussians of the mixture")
+    mixture_components: int = option(5, "Gaussians of the mixture")
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise")
@@ -231,6 +234,14 @@ class ManipulateConfig(_PictureConfig):
     attribute: tuple[str, ...] = option(
         ("Smiling", "Eyeglasses"), "attributes to sweep, in any case", metavar="NAME"
     )
+    method: str = option("balanced", "how directions are found (README, 'Edits')", choices=METHODS)
+    keep: tuple[str, ...] = option((), "attributes that an edit leaves alone", metavar="NAME")
+    to: float | None = option(
+        None, "instead of strengths: go on until the guide sees the attribute with this P"
+    )
+    guide: str | None = option(
+        None, "the guide's file; default: that of train_judge.py for the run's data and size"
+    )
     strengths: tuple[float, ...] = option(
         (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0),
         "steps along the direction; 1 is the distance between the class means",
@@ -251,6 +262,11 @@ class ManipulateConfig(_PictureConfig):
         _require(
             all(abs(strength) <= 1000 for strength in self.strengths),
             f"--strengths go to 1000 either way; got {self.strengths}",
+        )
+        _require(self.to is None or 0 < self.to < 1, f"--to is a P in 0 to 1; got {self.to}")
+        _require(
+            self.to is None or not (self.add or self.remove),
+            "--to is for --attribute: --add and --remove have strength 1",
         )
 
 

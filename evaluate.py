@@ -18,7 +18,13 @@ from torch import Tensor
 
 from config import EvaluateConfig, read_flags, resolve
 from vae.celeba import ATTRIBUTE_NAMES
-from vae.checkpoint import Checkpoint, find_checkpoint, load_model, require_prior
+from vae.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_model,
+    require_prior,
+    require_statistics,
+)
 from vae.device import pick_device
 from vae.errors import script
 from vae.figures import save_latent_health
@@ -204,10 +210,10 @@ def measure_attributes(job: Job) -> Section:
         return {"not_measured": "the data has no list_attr_celeba.txt"}
     if job.config.split == "train":
         return {"not_measured": "a probe is judged by faces it was not fitted to: --split test"}
-    train = job.faces.rows("train")
-    train_mu, _ = encode_batches(job.model, job.images(train, "encoding the training faces"))
-    train_has, has = (torch.from_numpy(job.faces.attributes[rows]) for rows in (train, job.rows))
-    return probe_attributes(train_mu, train_has, job.codes[0], has, ATTRIBUTE_NAMES)
+    config, checkpoint = job.config, job.checkpoint
+    statistics = require_statistics(job.path, job.model, checkpoint, config.data)
+    has = torch.from_numpy(job.faces.attributes[job.rows])
+    return probe_attributes(statistics["logistic_normals"], job.codes[0], has, ATTRIBUTE_NAMES)
 
 
 def measure_samples(job: Job) -> Section:

@@ -1,14 +1,17 @@
 """Move faces along attribute directions: sweeps such as "make it smile" and "add glasses".
 
-Faces are random samples, faces of the val split, the mean face, or picture files. With --add or
+Faces are random samples, faces of the val split, the mean face, or picture files. With --to each
+face goes as far as it takes until the guide (train_judge.py) sees the attribute. With --add or
 --remove, plain arithmetic takes the place of the sweeps.
 """
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from config import ManipulateConfig, read_flags, resolve
@@ -21,20 +24,40 @@ from vae.checkpoint import (
     sample_codes,
 )
 from vae.device import pick_device
+from vae.directions import add_and_remove, attribute_direction, class_counts, sweep
+from vae.edits import STRENGTHS, probabilities, reach
 from vae.errors import UserError, script
 from vae.figures import save_labelled_grid
 from vae.images import above, picture_path, read_pictures, save_gif, save_grid, save_pictures
-from vae.latent import (
-    add_and_remove,
-    attribute_direction,
-    decode_codes,
-    encode_batches,
-    sweep,
-)
+from vae.judge import Judge, find_judge, load_judge
+from vae.latent import decode_codes, encode_batches
 from vae.loader import batches, load_run_faces
 from vae.model import VAE
 
 GIF_FRAMES = 25
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every picture of a call is made from."""
+
+    config: ManipulateConfig
+    path: Path
+    model: VAE
+    checkpoint: Checkpoint
+    z: Tensor
+    """(N, D) the codes of the faces"""
+    labels: list[str]
+    """one a face"""
+
+    def picture(self, subject: str, several: bool = False) -> Path:
+        """Return where the picture of a subject goes."""
+        return picture_path(self.config.output, self.path.parent, subject, several)
+
+    def save_files(self, x: Tensor, names: Sequence[str]) -> None:
+        """Write each face as a picture of its own, if that was asked for."""
+        if self.config.files:
+            save_pictures(x, Path(self.config.files), names)
 
 
 @script
@@ -45,20 +68,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = find_checkpoint(config.checkpoint)
     model, checkpoint = load_model(path, pick_device(config.device))
     print(f"checkpoint: {path}, epoch {checkpoint.training['epoch']}")
-    statistics = require_statistics(path, model, checkpoint, config.data)
-    z, labels = take_faces(config, path, model, checkpoint)
+    require_statistics(path, model, checkpoint, config.data)
+    # all directions are found before a picture is written
+    wanted = [*config.add, *config.remove] or names
+    directions = {name: find_direction(config, checkpoint, name) for name in wanted}
+    job = Job(config, path, model, checkpoint, *take_faces(config, path, model, checkpoint))
     if config.add or config.remove:
-        edited = add_and_remove(z, statistics, config.add, config.remove)
-        picture = picture_path(config.output, path.parent, "arithmetic", several=False)
-        written = write_pairs(config, model, z, edited, labels, picture)
+        written = write_arithmetic(job, directions)
+    elif config.to is not None:
+        guide = find_guide(job)
+        written = [write_reached(job, guide, *one, len(names) > 1) for one in directions.items()]
     else:
-        # all directions are found before a picture is written
-        directions = {name: attribute_direction(statistics, name) for name in names}
-        written = []
-        for name, direction in directions.items():
-            picture = picture_path(config.output, path.parent, name, several=len(directions) > 1)
-            written += write_sweep(config, model, z, direction, labels, picture, name)
+        sweeps = (write_sweep(job, *one, len(names) > 1) for one in directions.items())
+        written = [picture for pictures in sweeps for picture in pictures]
     print(*written, *([config.files] if config.files else []), sep="\n")
+
+
+def find_direction(config: ManipulateConfig, checkpoint: Checkpoint, name: str) -> Tensor:
+    """Return the direction of an attribute, (D,); say what it is made from."""
+    statistics = checkpoint.statistics
+    direction = attribute_direction(statistics, name, config.method, config.keep)
+    having, lacking = class_counts(statistics, find_attribute(name))
+    kept = f", keeping {' '.join(config.keep)}" if config.keep else ""
+    print(f"{name}: {config.method}{kept}, from {having:,} faces with it, {lacking:,} without")
+    return direction
 
 
 def take_faces(
@@ -82,45 +115,60 @@ def take_faces(
     return encode_batches(model, batches(faces, rows[list(config.faces)]))[0], labels
 
 
-def write_sweep(
-    config: ManipulateConfig,
-    model: VAE,
-    z: Tensor,
-    direction: Tensor,
-    labels: list[str],
-    path: Path,
-    name: str,
-) -> list[Path]:
+def find_guide(job: Job) -> Judge:
+    """Return the guide that --to asks, on the model's device."""
+    path = find_judge("guide", job.config.guide, job.checkpoint.config)
+    guide, _ = load_judge(path, pick_device(job.config.device))
+    print(f"guide: {path}")
+    return guide
+
+
+def write_sweep(job: Job, name: str, direction: Tensor, several: bool) -> list[Path]:
     """Write one row a face, one column a strength; return the paths written."""
-    codes = sweep(z, direction, config.strengths)
-    x = decode_codes(model, codes.flatten(0, 1))
+    config, path = job.config, job.picture(name, several)
+    codes = sweep(job.z, direction, config.strengths)
+    x = decode_codes(job.model, codes.flatten(0, 1))
     columns = [f"{strength:+g}" if strength else "0" for strength in config.strengths]
-    save_labelled_grid(x.unflatten(0, codes.shape[:2]), path, columns, labels, name)
-    if config.files:
-        names = [f"{label}-{name}{column}" for label in labels for column in columns]
-        save_pictures(x, Path(config.files), names)
+    save_labelled_grid(x.unflatten(0, codes.shape[:2]), path, columns, job.labels, name)
+    job.save_files(x, [f"{label}-{name}{column}" for label in job.labels for column in columns])
     if not config.gif:
         return [path]
     steps = np.linspace(min(config.strengths), max(config.strengths), GIF_FRAMES).tolist()
-    frames = [decode_codes(model, frame) for frame in sweep(z, direction, steps).unbind(1)]
-    save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(z)))
+    frames = [decode_codes(job.model, z) for z in sweep(job.z, direction, steps).unbind(1)]
+    save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(job.z)))
     return [path, path.with_suffix(".gif")]
 
 
-def write_pairs(
-    config: ManipulateConfig,
-    model: VAE,
-    z: Tensor,
-    edited: Tensor,
-    labels: list[str],
-    path: Path,
-) -> list[Path]:
-    """Write the faces of the codes z over those of the edited codes; return the paths written."""
-    x, x_edited = decode_codes(model, z), decode_codes(model, edited)
-    columns = min(8, len(z))
-    save_grid(above(x, x_edited, columns), path, columns)
-    if config.files:
-        save_pictures(x_edited, Path(config.files), [f"{label}-edited" for label in labels])
+def write_reached(job: Job, guide: Judge, name: str, direction: Tensor, several: bool) -> Path:
+    """Write each face beside it with the attribute, as far as the guide asks; return the path.
+
+    A face that does not get there is shown where the guide sees the most of the attribute.
+    """
+    target, path = job.config.to, job.picture(f"{name}-to-{job.config.to:g}", several)
+    codes = sweep(job.z, direction, STRENGTHS)
+    seen = probabilities(job.model, guide, codes, find_attribute(name))
+    strengths = reach(STRENGTHS, seen, target)
+    best = torch.tensor(STRENGTHS)[seen.argmax(1)]
+    labels = []
+    for label, strength, highest in zip(job.labels, strengths, seen.amax(1), strict=True):
+        found = f"{strength:+.2f}" if strength.isfinite() else f"not reached, {highest:.2f}"
+        labels.append(f"{label}: {found}")
+    print(f"{name}, strength for P = {target:g}:", *labels, sep="\n  ")
+    edited = job.z + torch.where(strengths.isfinite(), strengths, best)[:, None] * direction
+    pairs = torch.stack([decode_codes(job.model, job.z), decode_codes(job.model, edited)], dim=1)
+    save_labelled_grid(pairs, path, ["before", f"P {target:g}"], labels, name)
+    job.save_files(pairs[:, 1], [f"{label}-{name}-to-{target:g}" for label in job.labels])
+    return path
+
+
+def write_arithmetic(job: Job, directions: dict[str, Tensor]) -> list[Path]:
+    """Write the faces over those with some attributes added and others removed."""
+    config, path = job.config, job.picture("arithmetic")
+    added, removed = ([directions[name] for name in names] for names in (config.add, config.remove))
+    x_edited = decode_codes(job.model, add_and_remove(job.z, added, removed))
+    columns = min(8, len(job.z))
+    save_grid(above(decode_codes(job.model, job.z), x_edited, columns), path, columns)
+    job.save_files(x_edited, [f"{label}-edited" for label in job.labels])
     return [path]
 
 

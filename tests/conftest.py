@@ -14,7 +14,7 @@ TRAIN, VAL = 40, 12
 
 
 def write_celeba(root: Path) -> Path:
-    """Write COUNT small pictures in CelebA's layout: bright ones smile, every third has glasses."""
+    """Write small pictures in CelebA's layout: bright ones smile, every other pair has glasses."""
     rng = np.random.default_rng(7)
     folder = root / "img_align_celeba"
     folder.mkdir(parents=True)
@@ -23,7 +23,7 @@ def write_celeba(root: Path) -> Path:
         name = f"{index + 1:06d}.jpg"
         has = dict.fromkeys(ATTRIBUTE_NAMES, -1)
         has["Smiling"] = 1 if index % 2 else -1
-        has["Eyeglasses"] = 1 if index % 3 == 0 else -1
+        has["Eyeglasses"] = 1 if index % 4 < 2 else -1
         pixels = rng.integers(0, 60, (HEIGHT // 6, WIDTH // 4, 3)) + (120 if index % 2 else 20)
         picture = Image.fromarray(pixels.astype(np.uint8))
         picture.resize((WIDTH, HEIGHT)).save(folder / name, quality=95)

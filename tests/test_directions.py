@@ -1,5 +1,3 @@
-"""The smile and the glasses of drawn faces, learned by a small model and measured on pictures."""
-
 import numpy as np
 import pytest
 import torch
@@ -7,9 +5,16 @@ from test_training import hyperparameters
 
 from vae import VAE
 from vae.celeba import find_attribute
-from vae.errors import StopSignal
+from vae.directions import (
+    METHODS,
+    attribute_direction,
+    class_counts,
+    logistic_normals,
+    sweep,
+)
+from vae.errors import StopSignal, UserError
 from vae.images import crop_box
-from vae.latent import attribute_direction, decode_codes, encode_batches, latent_statistics
+from vae.latent import decode_codes, encode_batches, latent_statistics
 from vae.loader import batches, load_faces
 from vae.synthetic import (
     EYES_BOX,
@@ -20,6 +25,154 @@ from vae.synthetic import (
     write_synthetic,
 )
 from vae.training import Trainer
+
+SMILING, MALE, GLASSES = (find_attribute(name) for name in ("Smiling", "Male", "Eyeglasses"))
+
+
+def make_codes(n=3000, latent_dim=6):
+    """Return codes in which Smiling moves dimension 2, Male 3 and Eyeglasses 4; glasses are men's.
+
+    Also returns the attributes (n, 40).
+    """
+    rng = np.random.default_rng(0)
+    attributes = np.zeros((n, 40), bool)
+    attributes[:, MALE] = rng.random(n) < 0.4
+    attributes[:, SMILING] = rng.random(n) < 0.5 - 0.2 * attributes[:, MALE]
+    attributes[:, GLASSES] = rng.random(n) < 0.1 + 0.6 * attributes[:, MALE]
+    spread = rng.standard_normal((latent_dim, latent_dim))
+    mu = rng.standard_normal((n, latent_dim)) @ spread + 3
+    for dimension, column in ((2, SMILING), (3, MALE), (4, GLASSES)):
+        mu[:, dimension] += 2 * attributes[:, column]
+    return torch.from_numpy(mu), attributes
+
+
+def make_statistics(mu, attributes):
+    return latent_statistics(mu.float(), torch.zeros_like(mu), attributes)
+
+
+def cosine(a, b):
+    return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item()
+
+
+def classes(mu, attributes, column):
+    has = attributes[:, column]
+    return mu.numpy()[has], mu.numpy()[~has]
+
+
+def pooled(mu, attributes, column):
+    """Return the covariance within the classes of an attribute, shrunk, by numpy from the codes."""
+    parts = [part - part.mean(0) for part in classes(mu, attributes, column)]
+    within = sum(part.T @ part for part in parts) / len(mu)
+    d = mu.shape[1]
+    share = d / (len(mu) + d)
+    return (1 - share) * within + share * np.trace(within) / d * np.eye(d)
+
+
+def test_mean_is_the_difference_of_the_class_means():
+    mu, attributes = make_codes()
+    direction = attribute_direction(make_statistics(mu, attributes), "smiling", "mean")
+    smiling, others = classes(mu, attributes, SMILING)
+    np.testing.assert_allclose(direction, smiling.mean(0) - others.mean(0), atol=1e-4)
+
+
+def test_balanced_is_the_coefficient_of_a_regression_on_all_attributes():
+    mu, attributes = make_codes()
+    seen = attributes[:, attributes.any(0)]
+    design = np.column_stack([np.ones(len(mu)), seen])
+    coefficients, *_ = np.linalg.lstsq(design, mu.numpy(), rcond=None)
+    row = 1 + np.flatnonzero(attributes.any(0)).tolist().index(GLASSES)
+    statistics = make_statistics(mu, attributes)
+    found = METHODS["balanced"](statistics, GLASSES)
+    np.testing.assert_allclose(found, coefficients[row], atol=1e-3)
+
+
+def test_balanced_does_not_carry_what_goes_with_the_attribute_and_mean_does():
+    mu, attributes = make_codes(n=20_000)
+    planted = torch.zeros(6)
+    planted[4] = 1.0
+    statistics = make_statistics(mu, attributes)
+    balanced = attribute_direction(statistics, "Eyeglasses", "balanced")
+    mean = attribute_direction(statistics, "Eyeglasses", "mean")
+    assert cosine(balanced, planted) > 0.99
+    assert cosine(mean, planted) < 0.92
+
+
+def test_lda_is_the_shrunk_discriminant_of_the_codes_themselves():
+    mu, attributes = make_codes()
+    smiling, others = classes(mu, attributes, SMILING)
+    oracle = np.linalg.solve(pooled(mu, attributes, SMILING), smiling.mean(0) - others.mean(0))
+    found = attribute_direction(make_statistics(mu, attributes), "Smiling", "lda")
+    assert cosine(found, torch.from_numpy(oracle)) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("keep", [(), ("Male",)])
+def test_a_unit_of_strength_is_the_distance_of_the_class_means_along_it(method, keep):
+    mu, attributes = make_codes()
+    statistics = make_statistics(mu, attributes)
+    statistics["logistic_normals"] = torch.randn(40, 6, generator=torch.manual_seed(0))
+    direction = attribute_direction(statistics, "Eyeglasses", method, keep).double()
+    having, lacking = classes(mu, attributes, GLASSES)
+    difference = torch.from_numpy(having.mean(0) - lacking.mean(0))
+    distance = abs(difference @ direction / direction.norm())
+    assert direction.norm().item() == pytest.approx(distance.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mean", "balanced", "lda"])
+def test_what_is_kept_looks_the_same_to_its_discriminant(method):
+    mu, attributes = make_codes()
+    men, others = classes(mu, attributes, MALE)
+    normal = np.linalg.solve(pooled(mu, attributes, MALE), men.mean(0) - others.mean(0))
+    statistics = make_statistics(mu, attributes)
+    plain = attribute_direction(statistics, "Eyeglasses", method)
+    kept = attribute_direction(statistics, "Eyeglasses", method, ("male",))
+    assert abs(normal @ kept.double().numpy()) < 1e-3 * abs(normal @ plain.double().numpy()) + 1e-4
+    assert cosine(kept, plain) > 0.5
+
+
+def test_a_logistic_normal_is_that_of_the_codes_that_the_classes_were_cut_by():
+    rng = np.random.default_rng(1)
+    normal = np.array([1.0, -2.0, 0.0, 0.5])
+    mu = rng.standard_normal((4000, 4)) * [1, 3, 1, 0.2] + 5
+    scores = (mu - 5) @ normal
+    has = np.column_stack([rng.random(4000) < 1 / (1 + np.exp(-scores)), np.arange(4000) < 10])
+    normals = logistic_normals(torch.from_numpy(mu), torch.from_numpy(has))
+    assert cosine(normals[0], torch.from_numpy(normal)) > 0.98
+    assert not normals[1].any()
+
+
+def test_an_attribute_of_too_few_faces_gives_no_direction():
+    mu, attributes = make_codes()
+    attributes[:, find_attribute("Young")] = True
+    attributes[:19, find_attribute("Bald")] = True
+    statistics = make_statistics(mu, attributes)
+    with pytest.raises(UserError, match="Young: 3,000 of the 3,000 training faces have it"):
+        attribute_direction(statistics, "Young")
+    with pytest.raises(UserError, match=r"Bald: 19 of the 3,000 .* needs 20 faces with it and 20"):
+        attribute_direction(statistics, "Smiling", "balanced", ("Bald",))
+    with pytest.raises(UserError, match="Smiling cannot be edited and kept"):
+        attribute_direction(statistics, "smiling", "mean", ("Smiling",))
+    assert class_counts(statistics, SMILING) == (
+        attributes[:, SMILING].sum(),
+        3000 - attributes[:, SMILING].sum(),
+    )
+
+
+def test_without_attributes_an_edit_says_what_is_missing():
+    mu, _ = make_codes()
+    with pytest.raises(UserError, match=r"without attributes.*list_attr_celeba.txt"):
+        attribute_direction(make_statistics(mu, None), "Smiling")
+
+
+def test_a_sweep_moves_in_proportion_and_leaves_strength_zero_exactly():
+    z, direction = torch.randn(3, 4), torch.randn(4)
+    codes = sweep(z, direction, (-1.5, 0.0, 2.0))
+    assert torch.equal(codes[:, 1], z)
+    torch.testing.assert_close(codes[:, 2] - z, (2 * direction).expand(3, 4))
+    torch.testing.assert_close(codes[:, 0] - z, (-1.5 * direction).expand(3, 4))
+
+
+# The smile and the glasses of drawn faces, learned by a small model and measured on pictures
 
 SIDE, COUNT = 32, 1000
 

@@ -4,9 +4,7 @@ import torch
 
 from vae import VAE
 from vae.celeba import ATTRIBUTE_NAMES
-from vae.errors import UserError
 from vae.latent import (
-    attribute_direction,
     decode_codes,
     encode_batches,
     latent_statistics,
@@ -14,7 +12,6 @@ from vae.latent import (
     sample_posterior,
     seeded_noise,
     slerp,
-    sweep,
     traverse,
 )
 
@@ -46,39 +43,6 @@ def test_statistics_equal_numpys():
     )
     both = (attributes[:, MALE] & attributes[:, SMILING]).sum()
     assert statistics["cooccurrence"][MALE, SMILING] == both
-
-
-def test_a_direction_is_the_difference_of_the_class_means():
-    mu, logvar, attributes = make_codes()
-    direction = attribute_direction(latent_statistics(mu, logvar, attributes), "smiling")
-    smiles = torch.from_numpy(attributes[:, SMILING])
-    expected = mu[smiles].mean(0) - mu[~smiles].mean(0)
-    torch.testing.assert_close(direction, expected, atol=1e-5, rtol=1e-5)
-    assert direction[2] > 1.5
-
-
-def test_an_attribute_that_all_faces_or_none_have_gives_no_direction():
-    mu, logvar, attributes = make_codes()
-    attributes[:, ATTRIBUTE_NAMES.index("Young")] = True
-    statistics = latent_statistics(mu, logvar, attributes)
-    with pytest.raises(UserError, match="Young: 200 of the 200 training faces have it"):
-        attribute_direction(statistics, "Young")
-    with pytest.raises(UserError, match="Bald: 0 of the 200"):
-        attribute_direction(statistics, "Bald")
-
-
-def test_without_attributes_an_edit_says_what_is_missing():
-    mu, logvar, _ = make_codes()
-    with pytest.raises(UserError, match=r"without attributes.*list_attr_celeba.txt"):
-        attribute_direction(latent_statistics(mu, logvar, None), "Smiling")
-
-
-def test_a_sweep_moves_in_proportion_and_leaves_strength_zero_exactly():
-    z, direction = torch.randn(3, 4), torch.randn(4)
-    codes = sweep(z, direction, (-1.5, 0.0, 2.0))
-    assert torch.equal(codes[:, 1], z)
-    torch.testing.assert_close(codes[:, 2] - z, (2 * direction).expand(3, 4))
-    torch.testing.assert_close(codes[:, 0] - z, (-1.5 * direction).expand(3, 4))
 
 
 def test_a_traversal_changes_one_dimension_a_row():

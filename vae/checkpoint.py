@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vae.device import memory_format
+from vae.directions import logistic_normals
 from vae.errors import UserError
 from vae.files import whole_file
 from vae.images import Crop
@@ -190,7 +191,10 @@ def training_statistics(model: VAE, faces: PackedFaces, config: Mapping[str, Any
     attributes = None if faces.attributes is None else faces.attributes[rows]
     z = sample_posterior(mu, logvar, seed).to(device)
     mixture = fit_mixture(z, config["mixture_components"], seed)
-    return latent_statistics(mu, logvar, attributes) | mixture_statistics(mixture)
+    statistics = latent_statistics(mu, logvar, attributes) | mixture_statistics(mixture)
+    if attributes is not None:
+        statistics["logistic_normals"] = logistic_normals(mu, torch.from_numpy(attributes))
+    return statistics
 
 
 def require_statistics(

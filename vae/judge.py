@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.checkpoint import read_stored
+from vae.checkpoint import RUNS, read_stored
 from vae.device import autocast, memory_format
 from vae.errors import RunStopped, UserError
 from vae.identity import (
@@ -29,7 +29,7 @@ from vae.identity import (
 from vae.images import Crop
 from vae.loader import PackedFaces, batches, place_pixels
 from vae.metrics import area_under_curve
-from vae.training import epoch_order, seed_noise
+from vae.schedule import epoch_order, seed_noise
 
 COMMON = 50
 """positives among the held-out faces from which on an attribute counts in the mean AUC"""
@@ -333,3 +333,16 @@ def load_judge(path: Path, device: torch.device | str = "cpu") -> tuple[Judge, J
         raise UserError(f"{path} is damaged: its weights do not fit its network") from error
     device = torch.device(device)
     return judge.to(device, memory_format=memory_format(device)).eval(), checkpoint
+
+
+def find_judge(role: str, path: str | None, config: Mapping[str, Any]) -> Path:
+    """Return the file of the guide or the judge: path, or that of a run's data and image size.
+
+    config is the run's. Raises UserError if it is not there.
+    """
+    data, size = config["data"], config["image_size"]
+    found = Path(path or RUNS / f"{Path(data).stem}-{size}-judges" / f"{role}.pt")
+    if not found.exists():
+        command = f"python train_judge.py --data {data} --image-size {size}"
+        raise UserError(f"there is no {role} at {found}: {command}, or pass --{role}")
+    return found

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.errors import UserError
 from vae.model import VAE
 
 Statistics = dict[str, Tensor]
@@ -55,45 +53,6 @@ def latent_statistics(mu: Tensor, logvar: Tensor, attributes: np.ndarray | None)
         statistics["class_sums"] = (has.T @ codes).float()
         statistics["cooccurrence"] = (has.T @ has).round().long()
     return statistics
-
-
-def attribute_direction(statistics: Statistics, name: str) -> Tensor:
-    """Return the mean code with an attribute minus the mean code without it, (D,).
-
-    The attribute vector of Larsen et al. (2016), section 4.
-
-    Raises UserError if the attribute is unknown, or if all faces or none have it.
-    """
-    column = find_attribute(name)
-    if "class_sums" not in statistics:
-        raise UserError(
-            "this model was trained on pictures without attributes: an edit needs a data set "
-            "with list_attr_celeba.txt"
-        )
-    n = int(statistics["n"])
-    count = int(statistics["cooccurrence"][column, column])
-    if count in (0, n):
-        raise UserError(
-            f"{ATTRIBUTE_NAMES[column]}: {count:,} of the {n:,} training faces have it; "
-            "a direction needs faces with it and faces without"
-        )
-    having = statistics["class_sums"][column].double()
-    total = statistics["mean"].double() * n
-    return (having / count - (total - having) / (n - count)).float()
-
-
-def sweep(z: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:
-    """Return codes moved along a direction, (N, strengths, D); strength 0 leaves z as it is."""
-    steps = torch.tensor(strengths, dtype=z.dtype)
-    return z[:, None, :] + steps[None, :, None] * direction[None, None, :]
-
-
-def add_and_remove(
-    z: Tensor, statistics: Statistics, add: Iterable[str], remove: Iterable[str]
-) -> Tensor:
-    """Return codes (N, D) with the directions of some attributes added and of others removed."""
-    plus = sum(attribute_direction(statistics, name) for name in add)
-    return z + plus - sum(attribute_direction(statistics, name) for name in remove)
 
 
 def widest_dimensions(statistics: Statistics, count: int) -> list[int]:

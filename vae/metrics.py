@@ -162,26 +162,22 @@ def fit_logistic(x: Tensor, has: Tensor, penalty: float = 1.0) -> tuple[Tensor, 
 
 
 def probe_attributes(
-    train_mu: Tensor, train_has: Tensor, mu: Tensor, has: Tensor, names: Sequence[str]
+    normals: Tensor, mu: Tensor, has: Tensor, names: Sequence[str]
 ) -> dict[str, Any]:
     """Return how well each attribute is read off the codes by a straight line: areas under curves.
 
-    The regressions are fitted to codes (N, D), standardised, and attributes (N, K) of training
-    faces, the areas measured on other faces (Alain & Bengio, 2017, call it a linear probe). An
-    attribute that fewer than LEAST_FACES have, or lack, on either side is not measured.
+    normals (K, D) are those of logistic classifiers that were fitted to the training codes, zero
+    where they had too few faces; the areas are measured on other faces, their codes mu (N, D) and
+    attributes has (N, K) (Alain & Bengio, 2017, call it a linear probe). An attribute that fewer
+    than LEAST_FACES of these have, or lack, is not measured.
     """
-    mean, deviation = train_mu.double().mean(0), train_mu.double().std(0)
-    deviation[deviation == 0] = 1.0
-    common = [torch.minimum(side.sum(0), (~side).sum(0)) for side in (train_has, has)]
-    measured = torch.minimum(*common) >= LEAST_FACES
-    columns = torch.nonzero(measured)[:, 0].tolist()
+    common = torch.minimum(has.sum(0), (~has).sum(0)) >= LEAST_FACES
+    columns = torch.nonzero(common & normals.any(1))[:, 0].tolist()
     if not columns:
         return {"not_measured": f"under {LEAST_FACES} faces have, or lack, each attribute"}
-    weights, _ = fit_logistic((train_mu - mean) / deviation, train_has[:, measured])
-    scores = ((mu - mean) / deviation) @ weights
+    scores = mu @ normals.T
     areas = {
-        names[column]: area_under_curve(score, has[:, column])
-        for column, score in zip(columns, scores.T, strict=True)
+        names[column]: area_under_curve(scores[:, column], has[:, column]) for column in columns
     }
     return {
         "mean_auc": sum(areas.values()) / len(areas),

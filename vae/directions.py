@@ -1,0 +1,183 @@
+"""Directions in which an attribute grows, from the statistics of training codes; moves along them.
+
+N faces, D latent dimensions, K = 40 attributes. Codes are posterior means, mu. One unit of strength
+is the same for every attribute and method: the distance between the mean codes with and without
+the attribute, measured along the direction.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from vae.celeba import ATTRIBUTE_NAMES, find_attribute
+from vae.errors import UserError
+from vae.latent import Statistics
+from vae.metrics import fit_logistic
+
+FEWEST_FACES = 20
+"""of either class, for a direction to be more than chance"""
+MOST_FACES = 50_000
+"""that logistic classifiers are fitted to"""
+
+
+def attribute_direction(
+    statistics: Statistics, name: str, method: str = "mean", keep: Sequence[str] = ()
+) -> Tensor:
+    """Return the direction in which an attribute grows, (D,); adding it is one unit of strength.
+
+    method is one of METHODS. What keep names is left as it is, as far as a linear classifier of
+    it can tell.
+
+    Raises UserError if an attribute is unknown, kept from itself, or has fewer than FEWEST_FACES
+    faces with it or without.
+    """
+    column, kept = find_attribute(name), [find_attribute(other) for other in keep]
+    for one in (column, *kept):
+        class_counts(statistics, one)
+    if column in kept:
+        raise UserError(f"{ATTRIBUTE_NAMES[column]} cannot be edited and kept")
+    direction = METHODS[method](statistics, column)
+    if kept:
+        direction = without_share(statistics, direction, kept)
+    distance = (mean_direction(statistics, column) @ direction).abs()
+    return (direction * (distance / direction.square().sum())).float()
+
+
+def class_counts(statistics: Statistics, column: int) -> tuple[int, int]:
+    """Return how many training faces have an attribute, and how many do not.
+
+    Raises UserError if either are fewer than FEWEST_FACES, or nothing is known of the attributes.
+    """
+    if "class_sums" not in statistics:
+        raise UserError(
+            "this model was trained on pictures without attributes: an edit needs a data set "
+            "with list_attr_celeba.txt"
+        )
+    n, count = int(statistics["n"]), int(statistics["cooccurrence"][column, column])
+    if min(count, n - count) < FEWEST_FACES:
+        raise UserError(
+            f"{ATTRIBUTE_NAMES[column]}: {count:,} of the {n:,} training faces have it; "
+            f"a direction needs {FEWEST_FACES} faces with it and {FEWEST_FACES} without"
+        )
+    return count, n - count
+
+
+def mean_direction(statistics: Statistics, column: int) -> Tensor:
+    """Return the mean code with an attribute minus the mean code without it, (D,).
+
+    The attribute vector of Larsen et al. (2016), section 4. It carries along whatever else is more
+    frequent among the faces that have the attribute.
+    """
+    shares, cross = _shares_and_cross(statistics)
+    share = shares[column]
+    return cross[column] / (share * (1 - share))
+
+
+def balanced_direction(statistics: Statistics, column: int) -> Tensor:
+    """Return the attribute's partial effect on the code, all other attributes held as they are.
+
+    Least squares of mu on the 40 attributes together: B = pinv(Cov(a, a)) Cov(a, mu), row column,
+    (D,). An attribute that no face or every face has takes no part.
+    """
+    return _partial_effects(statistics)[column]
+
+
+def lda_direction(statistics: Statistics, column: int) -> Tensor:
+    """Return the normal of the linear discriminant, inverse(S_w) (mean with - mean without), (D,).
+
+    Fisher (1936). The within-class covariance S_w is drawn towards a multiple of the identity by
+    D / (n + D), as a regularised discriminant's is (Friedman, 1989).
+    """
+    return _discriminants(statistics, [column])[:, 0]
+
+
+def logistic_direction(statistics: Statistics, column: int) -> Tensor:
+    """Return the normal of the attribute's logistic classifier, fitted to the codes, (D,).
+
+    The hyperplane's normal that InterFaceGAN moves along (Shen et al., 2020).
+    """
+    return statistics["logistic_normals"][column].double()
+
+
+METHODS: dict[str, Callable[[Statistics, int], Tensor]] = {
+    "mean": mean_direction,
+    "balanced": balanced_direction,
+    "lda": lda_direction,
+    "logistic": logistic_direction,
+}
+
+
+def without_share(statistics: Statistics, direction: Tensor, kept: Sequence[int]) -> Tensor:
+    """Return direction (D,) less what it does to the kept attributes.
+
+    It is taken out along these attributes' own effects, until no linear discriminant of them sees
+    a change. Discriminants measure in units of the faces' own spread, inverse(S_w): a Euclidean
+    projection would count a step that all faces vary by as much as one that none takes.
+    """
+    normals = _discriminants(statistics, kept)  # (D, kept)
+    effects = _partial_effects(statistics)[list(kept)].T  # (D, kept)
+    shares = torch.linalg.lstsq(normals.T @ effects, normals.T @ direction[:, None]).solution
+    return direction - (effects @ shares)[:, 0]
+
+
+def _shares_and_cross(statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """Return each attribute's share of the faces, (K,), and its covariance with mu, (K, D)."""
+    n = int(statistics["n"])
+    shares = statistics["cooccurrence"].diagonal().double() / n
+    mean = statistics["mean"].double()
+    return shares, statistics["class_sums"].double() / n - shares[:, None] * mean
+
+
+def _partial_effects(statistics: Statistics) -> Tensor:
+    shares, cross = _shares_and_cross(statistics)
+    together = statistics["cooccurrence"].double() / int(statistics["n"])
+    covariance = together - shares[:, None] * shares
+    return torch.linalg.pinv(covariance, rtol=1e-6, hermitian=True) @ cross
+
+
+def _discriminants(statistics: Statistics, columns: Sequence[int]) -> Tensor:
+    """Return the normal of each attribute's linear discriminant: (D, columns)."""
+    n = int(statistics["n"])
+    covariance = statistics["covariance"].double() * ((n - 1) / n)
+    latent_dim = len(covariance)
+    shrinkage = latent_dim / (n + latent_dim)
+    shares, _ = _shares_and_cross(statistics)
+    normals = []
+    for column in columns:
+        difference = mean_direction(statistics, column)
+        between = shares[column] * (1 - shares[column]) * difference.outer(difference)
+        within = covariance - between
+        scale = within.diagonal().mean()
+        within = torch.lerp(within, scale * torch.eye(latent_dim).double(), shrinkage)
+        normals.append(torch.linalg.solve(within, difference))
+    return torch.stack(normals, dim=1)
+
+
+def sweep(z: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:
+    """Return codes moved along a direction, (N, strengths, D); strength 0 leaves z as it is."""
+    steps = torch.tensor(strengths, dtype=z.dtype)
+    return z[:, None, :] + steps[None, :, None] * direction[None, None, :]
+
+
+def add_and_remove(z: Tensor, add: Iterable[Tensor], remove: Iterable[Tensor]) -> Tensor:
+    """Return codes (N, D) with some directions added and others taken away."""
+    return z + sum(add) - sum(remove)
+
+
+def logistic_normals(mu: Tensor, has: Tensor) -> Tensor:
+    """Return the normal of each attribute's logistic classifier of codes, (K, D).
+
+    mu (N, D), of which at most MOST_FACES are taken, evenly; has (N, K) bool. Regularised on codes
+    of unit deviation. Zero where either class has fewer than FEWEST_FACES.
+    """
+    rows = torch.arange(min(len(mu), MOST_FACES)) * len(mu) // min(len(mu), MOST_FACES)
+    mu, has = mu[rows].double(), has[rows]
+    deviation = mu.std(0)
+    deviation[deviation == 0] = 1.0
+    normals = torch.zeros(has.shape[1], mu.shape[1])
+    fitted = torch.minimum(has.sum(0), (~has).sum(0)) >= FEWEST_FACES
+    if fitted.any():
+        weights, _ = fit_logistic((mu - mu.mean(0)) / deviation, has[:, fitted])
+        normals[fitted] = (weights / deviation[:, None]).T.float()
+    return normals

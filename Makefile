@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/python train.py --data synthetic --image-size 64 --latent-dim 64 \
-		--epochs 14 --batch-size 32 --learning-rate 2e-3 --beta 0.5
+		--epochs 14 --batch-size 32
 	$(BIN)/python generate.py --show grid reconstructions histograms
 	$(BIN)/python manipulate.py --strengths -2 -1 0 1 2
 	@echo "Look at grid.png, histograms-means.png, Smiling.png and Eyeglasses.png there"

@@ -289,10 +289,29 @@ class EvaluateConfig(_ModelConfig):
         None, "JSON file to write, a figure beside it; default: into the run's folder"
     )
 
+    # Edits
+    edits: bool = option(False, "measure edits instead (needs train_judge.py)")
+    attribute: tuple[str, ...] = option(
+        ("Smiling", "Eyeglasses"), "attributes to add, in any case", metavar="NAME"
+    )
+    method: tuple[str, ...] = option(METHODS, "how directions are found", choices=METHODS)
+    keep: tuple[str, ...] = option(
+        (), "attributes that edits leave alone; measured beside the plain edit", metavar="NAME"
+    )
+    to: float = option(
+        0.8, "mean P of the attribute, by the guide, that all methods are brought to"
+    )
+    count: int = option(256, "most faces that are edited")
+    guide: str | None = option(
+        None, "the guide's file; default: that of train_judge.py for the run's data and size"
+    )
+    judge: str | None = option(None, "the judge's file; default: beside the guide's default")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_at_least(self, 0, "temperature")
-        _require_at_least(self, 2, "samples")
+        _require_at_least(self, 2, "samples", "count")
+        _require(0 < self.to < 1, f"--to is a P in 0 to 1; got {self.to}")
         _require(
             self.output is None or Path(self.output).suffix.lower() == ".json",
             f"--output must end in .json; got {self.output}",

@@ -1,5 +1,6 @@
 """Measure a trained VAE on a split of its data: likelihood, pictures, codes, attributes, samples.
 
+With --edits, measure instead what attribute edits do to faces, by a judge (train_judge.py).
 The numbers are printed and written as JSON with the protocol that they were measured by; a figure
 beside it shows how far the codes are from N(0, I).
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from config import EvaluateConfig, read_flags, resolve
-from vae.celeba import ATTRIBUTE_NAMES
+from vae.celeba import ATTRIBUTE_NAMES, find_attribute
 from vae.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -26,10 +27,13 @@ from vae.checkpoint import (
     require_statistics,
 )
 from vae.device import pick_device
-from vae.errors import script
-from vae.figures import save_latent_health
+from vae.directions import attribute_direction
+from vae.edits import edit_lines, measure_methods, seen_on_real_faces
+from vae.errors import UserError, script
+from vae.figures import save_latent_health, save_shifts
 from vae.files import write_text
 from vae.inception import feature_distances, inception_features, load_inception
+from vae.judge import Judge, JudgeCheckpoint, find_judge, load_judge, mean_auc
 from vae.latent import decode_codes, encode_batches, sample_posterior
 from vae.loader import PackedFaces, batches, load_run_faces
 from vae.metrics import (
@@ -135,6 +139,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, checkpoint = load_model(path, pick_device(config.device))
     faces = load_run_faces(checkpoint.config, config.data, checkpoint.crop)
     job = Job(config, path, model, checkpoint, faces, faces.rows(config.split))
+    name = "edits" if config.edits else f"evaluation-{config.split}"
+    output = Path(config.output or path.parent / f"{name}.json")
+    (report_edits if config.edits else report_model)(job, output)
+
+
+def report_model(job: Job, output: Path) -> None:
+    """Measure the model itself; print and write the report."""
     # samples first: a mistake in --fid-weights is said before the long work
     report = {
         "protocol": describe(job),
@@ -144,11 +155,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         "attributes": measure_attributes(job),
     }
     print_report(report)
-    output = Path(config.output or path.parent / f"evaluation-{config.split}.json")
     write_text(output, json.dumps(report, indent=2) + "\n")
     figure = output.with_suffix(".png")
     draw_codes(job, report["codes"], figure)
     print(output, figure, sep="\n")
+
+
+def report_edits(job: Job, output: Path) -> None:
+    """Measure the methods' edits, attribute by attribute; print and write the report."""
+    judges = {role: open_judge(job, role) for role in ("guide", "judge")}
+    names = [ATTRIBUTE_NAMES[find_attribute(name)] for name in job.config.attribute]
+    directions = {name: find_directions(job, name) for name in names}
+    report = {"protocol": describe(job) | describe_judges(judges)}
+    print_report(report)
+    for name in names:
+        report[name] = measure_edits(job, judges, name, directions[name])
+        print(*edit_lines(report[name]), "", sep="\n")
+    write_text(output, json.dumps(report, indent=2) + "\n")
+    figures = [output.with_name(f"{output.stem}-{name}.png") for name in names]
+    for name, figure in zip(names, figures, strict=True):
+        save_shifts(report[name], figure)
+    print(output, *figures, sep="\n")
 
 
 def describe(job: Job) -> Section:
@@ -226,6 +253,55 @@ def measure_samples(job: Job) -> Section:
     drawn = (decode_codes(job.model, part) for part in z.split(128))
     distances = feature_distances(real, inception_features(network, drawn), job.config.seed)
     return {**distances, "faces": len(job.rows), "drawn": job.config.samples}
+
+
+def open_judge(job: Job, role: str) -> tuple[Path, Judge, JudgeCheckpoint]:
+    """Return the guide or the judge, and where it lies."""
+    path = find_judge(role, getattr(job.config, role), job.checkpoint.config)
+    return path, *load_judge(path, pick_device(job.config.device))
+
+
+def describe_judges(judges: Mapping[str, tuple[Path, Judge, JudgeCheckpoint]]) -> Section:
+    """Return which judges steered and scored, and how well they see and tell people apart."""
+    section: Section = {}
+    for role, (path, _, checkpoint) in judges.items():
+        section |= {role: str(path), f"{role}_mean_auc": mean_auc(checkpoint.attributes)}
+    identity = judges["judge"][2].identity
+    section["identity_auc"] = identity and identity["held_out"]["auc"]
+    return {name: value for name, value in section.items() if value is not None}
+
+
+def find_directions(job: Job, name: str) -> dict[str, Tensor]:
+    """Return each method's direction of an attribute; with --keep, also what keeps these."""
+    checkpoint, keep = job.checkpoint, job.config.keep
+    statistics = require_statistics(job.path, job.model, checkpoint, job.config.data)
+    directions = {}
+    for kept in [(), keep] if keep else [()]:
+        for method in job.config.method:
+            label = f"{method}, keeping {' '.join(kept)}" if kept else method
+            directions[label] = attribute_direction(statistics, name, method, kept)
+    return directions
+
+
+def measure_edits(
+    job: Job,
+    judges: Mapping[str, tuple[Path, Judge, JudgeCheckpoint]],
+    name: str,
+    directions: Mapping[str, Tensor],
+) -> Section:
+    """Return what the methods do to the split's faces without an attribute, at matched success."""
+    if job.faces.attributes is None:
+        raise UserError("edits are measured on faces of known attributes: list_attr_celeba.txt")
+    has = job.faces.attributes[job.rows, find_attribute(name)]
+    having, lacking = job.rows[has][: job.config.count], job.rows[~has][: job.config.count]
+    if min(len(having), len(lacking)) < 2:
+        raise UserError(f"{name}: {len(having)} of the {job.config.split} faces have it")
+    (_, guide, _), (_, judge, _) = judges["guide"], judges["judge"]
+    mu, _ = encode_batches(job.model, job.images(lacking, "encoding"))
+    measured = measure_methods(job.model, guide, judge, mu, directions, name, job.config.to)
+    x = torch.cat([x.cpu() for x in job.images(having, "looking")])
+    mu, _ = encode_batches(job.model, x.split(128))
+    return measured | {"having": seen_on_real_faces(job.model, judge, x, mu, name)}
 
 
 def print_report(report: Mapping[str, Section]) -> None:

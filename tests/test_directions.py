@@ -178,31 +178,52 @@ SIDE, COUNT = 32, 1000
 
 
 @pytest.fixture(scope="module")
-def edits(tmp_path_factory):
-    """Return a function from an attribute to what its direction does to decoded faces' pixels."""
+def drawn_model(tmp_path_factory):
+    """Return a model of drawn faces, and a function from a set's name to its codes and labels."""
     root = tmp_path_factory.mktemp("drawn")
-    write_synthetic(root / "set", COUNT)
-    faces = load_faces(str(root / "set"), SIDE, str(root))
+    write_synthetic(root / "free", COUNT)
+    write_synthetic(root / "tied", COUNT, seed=1, tied=True)
+    sets = {name: load_faces(str(root / name), SIDE, str(root)) for name in ("free", "tied")}
     torch.manual_seed(0)
     trainer = Trainer(
         VAE(SIDE, (16, 32, 64), 32),
-        faces,
+        sets["free"],
         torch.device("cpu"),
         hyperparameters(beta=0.03, batch_size=32, learning_rate=3e-3, seed=0),
     )
     for _ in range(30):
         trainer.run_epoch(StopSignal())
-    rows = faces.rows("train")
-    mu, logvar = encode_batches(trainer.model, batches(faces, rows, 128))
-    statistics = latent_statistics(mu, logvar, faces.attributes[rows])
+
+    def encode(name):
+        faces, rows = sets[name], sets[name].rows("train")
+        mu, logvar = encode_batches(trainer.model, batches(faces, rows, 128))
+        return mu, faces.attributes[rows], latent_statistics(mu, logvar, faces.attributes[rows])
+
+    return trainer.model, encode
+
+
+@pytest.fixture(scope="module")
+def edits(drawn_model):
+    """Return a function from an attribute to what its direction does to decoded faces' pixels."""
+    model, encode = drawn_model
+    mu, attributes, statistics = encode("free")
 
     def change(name):
-        z = mu[~torch.from_numpy(faces.attributes[rows, find_attribute(name)])]
+        z = mu[~torch.from_numpy(attributes[:, find_attribute(name)])]
         direction = attribute_direction(statistics, name)
-        before, after = decode_codes(trainer.model, z), decode_codes(trainer.model, z + direction)
-        return (after - before).mean(0).numpy()
+        return (decode_codes(model, z + direction) - decode_codes(model, z)).mean(0).numpy()
 
     return change
+
+
+def test_balanced_is_untouched_by_whose_glasses_they_are_and_mean_is_not(drawn_model):
+    _, encode = drawn_model
+    free, tied = encode("free")[2], encode("tied")[2]
+    true = attribute_direction(free, "Eyeglasses", "balanced")
+    balanced = cosine(attribute_direction(tied, "Eyeglasses", "balanced"), true)
+    mean = cosine(attribute_direction(tied, "Eyeglasses", "mean"), true)
+    assert balanced >= 0.9
+    assert mean < balanced - 0.05
 
 
 def drawn_change(name):

@@ -10,7 +10,9 @@ from conftest import SMALL, VAL
 from PIL import Image
 
 import evaluate
+import manipulate
 import train
+import train_judge
 from vae import load_model
 from vae.inception import feature_distances, inception_features
 
@@ -169,3 +171,59 @@ def test_a_file_that_is_not_the_network_is_one_line(home, tmp_path, capsys):
         err = capsys.readouterr().err
         assert f"{name}: {reason}" in err
         assert err.count("\n") == 1
+
+
+# Edits
+
+
+@pytest.fixture(scope="module")
+def judged(trained, tmp_path_factory):
+    """Return the folder of the small run with a guide and a judge of the same faces."""
+    home = tmp_path_factory.mktemp("judged")
+    shutil.copytree(trained, home, dirs_exist_ok=True)
+    small = ["--image-size", "32", "--guide-channels", "4", "8", "--judge-channels", "6", "8"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert train_judge.main([*small, "--epochs", "2", "--batch-size", "8"]) == 0
+    return home
+
+
+def test_edits_are_reported_for_each_attribute_and_method(judged, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(judged)
+    output = tmp_path / "edits.json"
+    flags = ["--edits", "--split", "val", "--method", "mean", "balanced", "--keep", "Eyeglasses"]
+    flags += ["--attribute", "smiling", "--to", "0.6", "--output", str(output)]
+    assert evaluate.main(flags) == 0
+    report = json.loads(output.read_text())
+    kept = ["mean, keeping Eyeglasses", "balanced, keeping Eyeglasses"]
+    assert list(report["Smiling"]["methods"]) == ["mean", "balanced", *kept]
+    assert report["Smiling"]["n"] == 6
+    assert report["Smiling"]["having"]["n"] == 6
+    assert report["Smiling"]["matched"] <= 0.6
+    assert report["protocol"]["judge"] == "runs/celeba-32-judges/judge.pt"
+    figure = tmp_path / "edits-Smiling.png"
+    assert Image.open(figure).size[0] > 500
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [str(output), str(figure)]
+    assert any(line.startswith("balanced, keeping Eyeglasses") for line in printed)
+
+
+def test_without_a_judge_edits_say_how_to_train_one(home, capsys):
+    assert evaluate.main(["--edits"]) == 2
+    assert (
+        "there is no guide at runs/celeba-32-judges/guide.pt: python train_judge.py "
+        "--data data/celeba --image-size 32, or pass --guide"
+    ) in capsys.readouterr().err
+
+
+def test_each_face_goes_as_far_as_the_guide_asks(judged, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(judged)
+    output = ["--output", str(tmp_path / "to.png"), "--files", str(tmp_path / "faces")]
+    flags = ["--attribute", "Smiling", "--source", "val", "--faces", "0", "1", "2"]
+    assert manipulate.main([*flags, "--to", "0.000001", *output]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(": +0.00") == 3
+    assert "Smiling: balanced, from 20 faces with it, 20 without" in printed
+    assert manipulate.main([*flags, "--to", "0.999999", *output]) == 0
+    assert capsys.readouterr().out.count("not reached, 0.") == 3
+    assert len(list((tmp_path / "faces").iterdir())) == 6

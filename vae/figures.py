@@ -189,3 +189,37 @@ def _draw_distances(axes: Axes, distances: Mapping[str, Tensor]) -> None:
     axes.set_xlabel("squared distance in the metric of the training codes, by dimension")
     axes.set_ylabel("share of the codes, %")
     axes.legend()
+
+
+def save_shifts(measured: Mapping[str, Any], path: Path, most: int = 14) -> None:
+    """Write how far each method's edit shifts other attributes: those of the widest shifts.
+
+    measured is what edits.measure_methods returned. Bars are 95 % intervals; parts of the
+    attribute stand above the line.
+    """
+    methods = measured["methods"]
+    shifts = {name: row["parts"] | row["shifts"] for name, row in methods.items()}
+    parts = list(next(iter(methods.values()))["parts"])
+    others = set().union(*shifts.values()) - set(parts)
+    widest = sorted(others, key=lambda one: -max(abs(row[one][0]) for row in shifts.values()))
+    names = parts + widest[:most]
+    figure = Figure(figsize=(9, 1.4 + 0.42 * len(names)), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    for index, (method, row) in enumerate(shifts.items()):
+        means, margins = zip(*(row[name] for name in names), strict=True)
+        offset = 0.7 * ((index + 0.5) / len(shifts) - 0.5)
+        label = f"{method}: mean |shift| {methods[method]['mean_absolute_shift']:.3f}"
+        axes.errorbar(means, places + offset, xerr=margins, fmt="o", markersize=4, label=label)
+    labels = [f"{name} (part)" if name in parts else name for name in names]
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    if parts:
+        axes.axhline(len(parts) - 0.5, color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("shift of the judge's logit, in deviations on real held-out faces")
+    title = "{attribute} added to {n} faces, mean P {matched:.2f} by the guide"
+    axes.set_title(title.format(**measured))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    save_figure(figure, path)

@@ -53,10 +53,17 @@ FREQUENCIES = {
     "Mustache": 0.2,  # of men
     "Wearing_Lipstick": 0.5,  # of women
 }
+# How often glasses are drawn where they are tied, by whether a face is Male, and Young.
+TIED_GLASSES = {
+    (True, False): 0.75,
+    (True, True): 0.3,
+    (False, False): 0.3,
+    (False, True): 0.05,
+}
 _HAIR_COLOURS = {"Black_Hair": 0.3, "Brown_Hair": 0.3, "Blond_Hair": 0.2, "Gray_Hair": 0.15}
 
 
-def draw_attributes(count: int, seed: int) -> np.ndarray:
+def draw_attributes(count: int, seed: int, tied: bool = False) -> np.ndarray:
     """Draw the attributes of count faces, (count, 40) bool in CelebA's order.
 
     They are independent of one another, except that
@@ -66,14 +73,20 @@ def draw_attributes(count: int, seed: int) -> np.ndarray:
     - hair has at most one colour: one head in twenty is red, for which CelebA has no name;
     - No_Beard is what neither Goatee nor Mustache is.
 
+    With tied, glasses go with age and sex instead, as they do on photographs: TIED_GLASSES.
+
     Face i depends on seed and i only.
     """
-    return np.array([_draw_row(_generator(seed, i, "row")) for i in range(count)], dtype=bool)
+    rows = [_draw_row(_generator(seed, i, "row"), tied) for i in range(count)]
+    return np.array(rows, dtype=bool)
 
 
-def _draw_row(rng: np.random.Generator) -> np.ndarray:
+def _draw_row(rng: np.random.Generator, tied: bool) -> np.ndarray:
     """Draw one row of attributes, (40,) bool."""
-    has = {name: rng.uniform() < frequency for name, frequency in FREQUENCIES.items()}
+    coins = {name: rng.uniform() for name in FREQUENCIES}
+    has = {name: coin < FREQUENCIES[name] for name, coin in coins.items()}
+    if tied:
+        has["Eyeglasses"] = coins["Eyeglasses"] < TIED_GLASSES[has["Male"], has["Young"]]
     colour = rng.choice(5, p=[*_HAIR_COLOURS.values(), 1 - sum(_HAIR_COLOURS.values())])
     has["Bald"] &= has["Male"] and not has["Wearing_Hat"]
     has["Bangs"] &= not has["Bald"] and not has["Wearing_Hat"]
@@ -91,24 +104,29 @@ def _generator(seed: int, index: int, purpose: str) -> np.random.Generator:
 
 
 def write_synthetic(
-    root: Path, count: int = 4000, seed: int = 0, processes: int | None = None
+    root: Path,
+    count: int = 4000,
+    seed: int = 0,
+    processes: int | None = None,
+    tied: bool = False,
 ) -> None:
     """Write count drawn faces into root in CelebA's layout; return at once where they stand.
 
     Makes img_align_celeba/000001.jpg ..., list_attr_celeba.txt, list_eval_partition.txt (the first
     80 % train, the next 10 % val, the rest test) and at last synthetic.json: what lacks it is no
-    whole set, and is drawn again. Without processes, as many draw as count is worth.
+    whole set, and is drawn again. Without processes, as many draw as count is worth. tied is what
+    draw_attributes makes of it.
 
     Raises UserError if count < 10.
     """
     if count < 10:
         raise UserError(f"the built-in data set needs at least 10 faces; got {count}")
     marker = root / "synthetic.json"
-    label = json.dumps({"count": count, "seed": seed, "version": VERSION})
+    label = json.dumps({"count": count, "seed": seed, "version": VERSION, "tied": tied})
     if marker.is_file() and marker.read_text(encoding="utf-8") == label:
         return
     marker.unlink(missing_ok=True)
-    attributes = draw_attributes(count, seed)
+    attributes = draw_attributes(count, seed, tied)
     names = [f"{i + 1:06d}.jpg" for i in range(count)]
     if processes is None:
         processes = min(usable_cores(), count // _FACES_WORTH_A_PROCESS)

@@ -136,13 +136,26 @@ def fit_logistic(x: Tensor, has: Tensor, penalty: float = 1.0) -> tuple[Tensor, 
     has is (N, K) bool; each column is fitted by itself. What is least is the sum of the log losses
     plus penalty / 2 times the squared weights, intercepts free: a convex problem with one answer.
     """
-    x, target = x.double(), has.double()
-    weights = torch.zeros(x.shape[1], has.shape[1], dtype=torch.float64, requires_grad=True)
-    intercepts = torch.zeros(has.shape[1], dtype=torch.float64, requires_grad=True)
+    x = x.double()
+    # on axes that bound the curvature by 1 (Boehning & Lindsay, 1988) L-BFGS takes few steps
+    curvature = x.T @ x / 4 + penalty * torch.eye(x.shape[1], dtype=x.dtype)
+    axes = torch.linalg.inv(torch.linalg.cholesky(curvature)).mT * len(x) ** 0.5
+    rotated = x @ axes
+    fits = [_fit_column(rotated, axes, column, penalty) for column in has.double().T]
+    weights, intercepts = zip(*fits, strict=True)
+    return torch.stack(weights, dim=1), torch.stack(intercepts)
+
+
+def _fit_column(
+    rotated: Tensor, axes: Tensor, target: Tensor, penalty: float
+) -> tuple[Tensor, Tensor]:
+    """Return weights (D,) and the intercept for target (N,); rotated is x @ axes (D, D)."""
+    along = torch.zeros(len(axes), dtype=torch.float64, requires_grad=True)
+    intercept = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [weights, intercepts],
-        max_iter=1000,
-        tolerance_grad=1e-8,
+        [along, intercept],
+        max_iter=500,
+        tolerance_grad=1e-6,
         tolerance_change=1e-15,
         history_size=20,
         line_search_fn="strong_wolfe",
@@ -150,15 +163,15 @@ def fit_logistic(x: Tensor, has: Tensor, penalty: float = 1.0) -> tuple[Tensor, 
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        scores = x @ weights + intercepts
+        scores = rotated @ along + intercept
         misfit = functional.binary_cross_entropy_with_logits(scores, target, reduction="sum")
         # by face, so that the tolerance means the same for any number of them
-        total = (misfit + 0.5 * penalty * weights.square().sum()) / len(x)
+        total = (misfit + 0.5 * penalty * (axes @ along).square().sum()) / len(target)
         total.backward()
         return total
 
     optimizer.step(loss)
-    return weights.detach(), intercepts.detach()
+    return axes @ along.detach(), intercept.detach()
 
 
 def probe_attributes(

@@ -136,42 +136,32 @@ def fit_logistic(x: Tensor, has: Tensor, penalty: float = 1.0) -> tuple[Tensor, 
     has is (N, K) bool; each column is fitted by itself. What is least is the sum of the log losses
     plus penalty / 2 times the squared weights, intercepts free: a convex problem with one answer.
     """
-    x = x.double()
-    # on axes that bound the curvature by 1 (Boehning & Lindsay, 1988) L-BFGS takes few steps
-    curvature = x.T @ x / 4 + penalty * torch.eye(x.shape[1], dtype=x.dtype)
-    axes = torch.linalg.inv(torch.linalg.cholesky(curvature)).mT * len(x) ** 0.5
-    rotated = x @ axes
-    fits = [_fit_column(rotated, axes, column, penalty) for column in has.double().T]
-    weights, intercepts = zip(*fits, strict=True)
-    return torch.stack(weights, dim=1), torch.stack(intercepts)
+    x = torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+    ridge = torch.full((x.shape[1],), penalty, dtype=torch.float64)
+    ridge[-1] = 0.0
+    fits = torch.stack([_newton(x, target, ridge) for target in has.double().T], dim=1)
+    return fits[:-1], fits[-1]
 
 
-def _fit_column(
-    rotated: Tensor, axes: Tensor, target: Tensor, penalty: float
-) -> tuple[Tensor, Tensor]:
-    """Return weights (D,) and the intercept for target (N,); rotated is x @ axes (D, D)."""
-    along = torch.zeros(len(axes), dtype=torch.float64, requires_grad=True)
-    intercept = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [along, intercept],
-        max_iter=500,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-15,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+def _newton(x: Tensor, target: Tensor, ridge: Tensor, steps: int = 100) -> Tensor:
+    """Return the weights (D,) of least loss by Newton's method, steps halved until they help."""
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        scores = rotated @ along + intercept
-        misfit = functional.binary_cross_entropy_with_logits(scores, target, reduction="sum")
-        # by face, so that the tolerance means the same for any number of them
-        total = (misfit + 0.5 * penalty * (axes @ along).square().sum()) / len(target)
-        total.backward()
-        return total
+    def loss(weights: Tensor) -> Tensor:
+        misfit = functional.binary_cross_entropy_with_logits(x @ weights, target, reduction="sum")
+        return misfit + 0.5 * (ridge * weights.square()).sum()
 
-    optimizer.step(loss)
-    return axes @ along.detach(), intercept.detach()
+    weights = torch.zeros(x.shape[1], dtype=torch.float64)
+    for _ in range(steps):
+        chances = torch.sigmoid(x @ weights)
+        gradient = x.T @ (chances - target) + ridge * weights
+        if gradient.abs().max() < 1e-8 * len(x):
+            break
+        hessian = (x * (chances * (1 - chances))[:, None]).T @ x + ridge.diag()
+        step = torch.linalg.solve(hessian, gradient)
+        while loss(weights - step) > loss(weights) and step.abs().max() > 1e-12:
+            step = step / 2
+        weights = weights - step
+    return weights
 
 
 def probe_attributes(

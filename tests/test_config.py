@@ -2,7 +2,16 @@ import dataclasses
 
 import pytest
 
-from config import GenerateConfig, ManipulateConfig, TrainConfig, read_flags, resolve
+from config import (
+    RECIPES,
+    EvaluateConfig,
+    GenerateConfig,
+    ManipulateConfig,
+    TrainConfig,
+    read_flags,
+    resolve,
+)
+from vae.directions import METHODS
 
 
 def test_later_layers_win_and_the_table_says_where_each_value_is_from():
@@ -15,6 +24,26 @@ def test_later_layers_win_and_the_table_says_where_each_value_is_from():
         "flag",
         "default",
     )
+
+
+def test_the_classic_recipe_is_the_published_one_and_flags_win_over_it():
+    config, table = resolve(TrainConfig, recipe=RECIPES["classic"], flag={"learning_rate": 5e-4})
+    assert (config.likelihood, config.beta, config.prior) == ("classic", 1.0, "standard")
+    assert (config.schedule, config.ema_decay, config.clip_norm) == ("constant", 0, 0)
+    assert config.learning_rate == 5e-4
+    origins = {line.split()[0]: line.split()[-1] for line in table.splitlines()}
+    assert (origins["likelihood"], origins["learning_rate"]) == ("recipe", "flag")
+    assert TrainConfig(**RECIPES["classic"]).learning_rate == 1e-3
+
+
+def test_the_default_recipe_is_the_defaults():
+    assert TrainConfig(**RECIPES[TrainConfig().recipe]) == TrainConfig()
+
+
+def test_every_method_can_be_asked_for():
+    for config in (EvaluateConfig, ManipulateConfig):
+        (method,) = (e for e in dataclasses.fields(config) if e.name == "method")
+        assert method.metadata["choices"] == tuple(METHODS)
 
 
 def test_only_what_was_said_is_read():
@@ -56,6 +85,14 @@ def test_negative_strengths_are_numbers_and_not_flags():
         (GenerateConfig, "show", ("all",), "--show must be one of"),
         (GenerateConfig, "count", 0, "--count must be at least 1"),
         (GenerateConfig, "temperature", -1.0, "--temperature must be at least 0"),
+        (TrainConfig, "ema_decay", 1.0, "--ema-decay must be below 1"),
+        (TrainConfig, "clip_norm", -1.0, "--clip-norm must be at least 0"),
+        (TrainConfig, "beta_warmup_epochs", float("nan"), "--beta-warmup-epochs must be at"),
+        (TrainConfig, "recipe", "fancy", "--recipe must be one of"),
+        (TrainConfig, "mixture_components", 0, "--mixture-components must be at least 1"),
+        (ManipulateConfig, "to", 1.0, "--to is a P in 0 to 1"),
+        (ManipulateConfig, "method", "pca", "--method must be one of"),
+        (EvaluateConfig, "count", 1, "--count must be at least 2"),
         (GenerateConfig, "dimensions", (-1,), "--dimensions count from 0"),
         (ManipulateConfig, "faces", (-1,), "--faces count from 0"),
         (ManipulateConfig, "faces", (), "--faces needs a value"),

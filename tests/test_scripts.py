@@ -19,7 +19,8 @@ import evaluate
 import generate
 import manipulate
 import train
-from config import EvaluateConfig, GenerateConfig, ManipulateConfig, TrainConfig
+import train_judge
+from config import EvaluateConfig, GenerateConfig, JudgeConfig, ManipulateConfig, TrainConfig
 from vae import VAE, load_model
 from vae.images import to_uint8
 from vae.latent import seeded_noise
@@ -28,6 +29,7 @@ from vae.prior import make_prior
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {
     train: TrainConfig,
+    train_judge: JudgeConfig,
     generate: GenerateConfig,
     manipulate: ManipulateConfig,
     evaluate: EvaluateConfig,
@@ -158,6 +160,8 @@ def test_a_stopped_process_saves_its_work_and_goes_on(celeba, number, code):
     ("flags", "message"),
     [
         (["--latent-dim", "7"], "the run has --latent-dim 5; asked for 7: start a new run"),
+        (["--recipe", "classic"], "the run has --recipe best; asked for classic: start a new"),
+        (["--epochs", "3", "--ema-decay", "0"], "the run has --ema-decay 0.999; asked for 0.0"),
         (["--seed", "1"], "the run has --seed 0; asked for 1: start a new run"),
         (["--epochs", "2"], "the run has had 2 epochs: pass an --epochs above"),
         (["--epochs", "3", "--data", "other"], "crop celeba; --data has faces"),
@@ -332,6 +336,10 @@ def test_a_plain_folder_trains_and_generates_and_says_what_an_edit_lacks(
         (generate, ["--show", "grid", "traversal", "--dimensions", "9"], "--dimensions go to 4"),
         (generate, ["--show", "grid", "histograms", "--data", "nowhere"], "no images under nowh"),
         (evaluate, ["--data", "nowhere"], "no images under nowhere"),
+        (evaluate, ["--edits"], "there is no guide at runs/celeba-32-judges/guide.pt: python tr"),
+        (manipulate, ["--to", "0.9"], "there is no guide at runs/celeba-32-judges/guide.pt: pyt"),
+        (manipulate, ["--keep", "Smiling"], "Smiling cannot be edited and kept"),
+        (manipulate, ["--keep", "Male"], "Male: 0 of the 40 training faces have it"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(home, capsys, script, flags, message):

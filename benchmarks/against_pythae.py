@@ -22,9 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.training import (
-    LEARNING_RATE,
-    Ours,
+from benchmarks.loops import LEARNING_RATE, Ours
+from benchmarks.measuring import (
     in_turns,
     machine,
     now,

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
-from benchmarks.training import (
+from benchmarks.measuring import (
     in_turns,
     machine,
     positive,

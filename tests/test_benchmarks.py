@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from test_celeba import NAMES, SIGNS, kaggle_layout, torchvision_layout
 
-from benchmarks import against_pythae, make_celeba8k, packing, training
+from benchmarks import against_pythae, loops, make_celeba8k, measuring, packing, training
 from vae.celeba import find_faces
 from vae.loader import load_faces
 
@@ -80,7 +80,7 @@ def test_training_takes_random_pixels_and_runs_whole_epochs(tmp_path, monkeypatc
 
 def test_the_reference_loop_sees_the_squares_that_are_packed(celeba):
     faces = load_faces("data/celeba", 32, "cache")
-    pictures = training.training_pictures(faces, celeba, 32)
+    pictures = loops.training_pictures(faces, celeba, 32)
     assert len(pictures) == len(faces.rows("train"))
     for index, row in enumerate(faces.rows("train")[:5]):
         square = torch.from_numpy(faces.pixels[row].copy()).permute(2, 0, 1) / 255
@@ -90,10 +90,10 @@ def test_the_reference_loop_sees_the_squares_that_are_packed(celeba):
 
 def test_both_loops_take_the_same_steps_given_the_same_batches_and_noise():
     args = training.parse_arguments([*TINY, "--precision", "fp32", "--workers", "0"])
-    with training.random_faces(24, 32) as faces:
-        pictures = training.training_pictures(faces, None, 32)
-        reference = training.Reference(args, pictures, CPU)
-        ours = training.Ours(args, faces, CPU)
+    with loops.random_faces(24, 32) as faces:
+        pictures = loops.training_pictures(faces, None, 32)
+        reference = loops.Reference(args, pictures, CPU)
+        ours = loops.Ours(args, faces, CPU)
         images = list(ours.epoch(1))
     losses = {}
     for name, loop in {"reference": reference, "ours": ours}.items():
@@ -107,7 +107,7 @@ def test_both_loops_take_the_same_steps_given_the_same_batches_and_noise():
 def test_turns_are_taken_in_either_order():
     taken = []
     measures = {"a": lambda: taken.append("a") or 1.0, "b": lambda: taken.append("b") or 2.0}
-    assert training.in_turns(measures, 3) == {"a": [1.0] * 3, "b": [2.0] * 3}
+    assert measuring.in_turns(measures, 3) == {"a": [1.0] * 3, "b": [2.0] * 3}
     assert "".join(taken) == "abbaab"
 
 

@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +11,8 @@ import torch
 from conftest import COUNT, HEIGHT, TRAIN, VAL, WIDTH, write_celeba
 from PIL import Image
 
-from vae.celeba import Faces, find_faces
 from vae.errors import UserError
-from vae.loader import batches, copy_pixels, load_faces, pack
+from vae.loader import batches, copy_pixels, load_faces
 
 
 def load(**options):
@@ -127,21 +125,6 @@ def test_a_disk_without_room_is_said_before_anything_is_written(celeba, monkeypa
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=30_000_000))
     with pytest.raises(UserError, match=r"need 0\.05 GB and cache has 0\.03 GB free"):
         load(image_size=512)
-    assert not list(Path("cache").iterdir())
-
-
-def test_packing_that_breaks_off_leaves_no_file(celeba):
-    class BrokenFaces(Faces):
-        @contextmanager
-        def reader(self):
-            def read(name):
-                raise KeyboardInterrupt
-
-            yield read
-
-    faces = BrokenFaces(**vars(find_faces(celeba)))
-    with pytest.raises(KeyboardInterrupt):
-        pack(faces, 32, "celeba", Path("cache"))
     assert not list(Path("cache").iterdir())
 
 

@@ -7,7 +7,10 @@ plain folder of pictures. Nothing is decoded here; `Faces.reader` gives the byte
 import contextlib
 import difflib
 import hashlib
+import io
 import os
+import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +34,10 @@ SPLITS = ("train", "val", "test")
 
 _FOLDER = "img_align_celeba"
 CELEBA_FILES = (f"{_FOLDER}.zip", "list_attr_celeba.txt", "list_eval_partition.txt")
+_MEMBER_HEADER = struct.Struct("<26x2H")  # in a zip: how long name and notes after it are
+_SHORT_NAMES = 512  # bytes, for both
+_SMALL = 2**20
+_ENCRYPTED = 1
 _SUFFIXES = frozenset(("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp"))
 
 
@@ -63,11 +70,16 @@ class Faces:
         The function raises OSError where the bytes cannot be had, damage within a zip included.
         """
         if not self.source.is_file():
-            yield lambda name: (self.source / name).read_bytes()
+            yield lambda name: _read_file(f"{self.source}/{name}")
             return
-        with _open_zip(self.source) as archive:
-            members = _zip_members(archive)
-            yield lambda name: _read_member(archive, members[name])
+        with _open_zip(self.source) as archive, open(self.source, "rb", buffering=0) as file:
+            members, lock = _zip_members(archive), threading.Lock()
+            yield (
+                lambda name: (
+                    _read_small_member(file, lock, members[name])
+                    or _read_member(archive, members[name])
+                )
+            )
 
     def fingerprint(self) -> str:
         """Return 64 hex digits that change with any picture's name, size or modification time.
@@ -178,6 +190,35 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is damaged ({error}): download it again") from error
+
+
+def _read_file(path: str) -> bytes:
+    # without a buffer, and without a Path: half the time of Path.read_bytes
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def _read_small_member(
+    file: io.FileIO, lock: threading.Lock, member: zipfile.ZipInfo
+) -> bytes | None:
+    """Return the bytes of a small deflated picture, or None where zipfile must look into it.
+
+    One read at its place in the zip, for half the time that zipfile takes. Only what has the right
+    checksum is returned; of anything unusual or damaged zipfile says what it is.
+    """
+    unusual = member.compress_type != zipfile.ZIP_DEFLATED or member.flag_bits & _ENCRYPTED
+    if unusual or member.compress_size > _SMALL:
+        return None
+    with lock:
+        file.seek(member.header_offset)
+        content = file.read(_MEMBER_HEADER.size + _SHORT_NAMES + member.compress_size)
+    try:
+        start = _MEMBER_HEADER.size + sum(_MEMBER_HEADER.unpack_from(content))
+        deflated = memoryview(content)[start : start + member.compress_size]
+        picture = zlib.decompress(deflated, -zlib.MAX_WBITS)
+    except (struct.error, zlib.error):
+        return None
+    return picture if zlib.crc32(picture) == member.CRC else None
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -1,9 +1,7 @@
-"""From a file list to batches: a packed uint8 array, gathered, moved to the device, mirrored."""
+"""From the packed uint8 array to batches: gathered, moved to the device, mirrored."""
 
 import itertools
-import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +17,10 @@ from tqdm import tqdm
 
 from vae.celeba import SPLITS, Faces, find_faces
 from vae.errors import UserError
-from vae.files import whole_file, write_text
-from vae.images import UNREADABLE, Crop, decode_picture, to_float, why_unreadable
+from vae.files import write_text
+from vae.images import Crop, to_float
+from vae.packing import pack
 from vae.synthetic import write_synthetic
-from vae.workers import usable_cores, worker_map
 
 SYNTHETIC_ROOT = Path("data/synthetic")
 
@@ -116,119 +114,6 @@ def _require_skip(faces: Faces, bad: dict[str, str], path: Path, skip: bool) -> 
             f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} such files of "
             f"{len(faces.names):,} (list in {listing}). --skip-bad-images leaves them out"
         )
-
-
-def pack(faces: Faces, image_size: int, crop: Crop, cache_dir: Path) -> tuple[Path, dict[str, str]]:
-    """Return the .npy of all faces' squares, uint8 (N, S, S, 3), and why some are unreadable.
-
-    The array is made once and taken again while pictures, size and crop are the same; beside it
-    a .json says what it holds. Unreadable pictures leave a black row.
-
-    Raises UserError if the disk has no room for it.
-    """
-    place = f"{faces.source.absolute()} {len(faces.names)}"
-    tag = sha256(place.encode()).hexdigest()[:8]
-    parent = faces.source.absolute().parent
-    path = cache_dir / f"{parent.name}-{image_size}px-{crop}-{tag}.npy"
-    contents = path.with_suffix(".json")
-    wanted = {
-        "source": str(faces.source.absolute()),
-        "count": len(faces.names),
-        "image_size": image_size,
-        "crop": crop,
-        "fingerprint": faces.fingerprint(),
-    }
-    _require_folder(cache_dir)
-    bad = _already_packed(path, contents, wanted)
-    if bad is not None:
-        return path, bad
-    _require_space(path, len(faces.names) * image_size**2 * 3)
-    contents.unlink(missing_ok=True)
-    bad = _write_array(path, faces, image_size, crop)
-    write_text(contents, json.dumps({**wanted, "bad": bad}, indent=2))
-    return path, bad
-
-
-def _require_folder(cache_dir: Path) -> None:
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--cache-dir {cache_dir} cannot be made: {error.strerror}") from error
-
-
-def _already_packed(path: Path, contents: Path, wanted: dict[str, Any]) -> dict[str, str] | None:
-    """Return why some faces are unreadable if path holds what is wanted, whole; else None."""
-    try:
-        found = json.loads(contents.read_text(encoding="utf-8"))
-        bad = found.pop("bad")
-        count = len(np.load(path, mmap_mode="r"))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return bad if found == wanted and count == wanted["count"] else None
-
-
-def _require_space(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free + (path.stat().st_size if path.exists() else 0)
-    if size > free:
-        raise UserError(
-            f"the packed faces need {size / 1e9:.2f} GB and {path.parent} has {free / 1e9:.2f} GB "
-            "free: pass --cache-dir on another disk, or --max-images"
-        )
-
-
-def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[str, str]:
-    """Decode all faces on all cores into path; return why some are unreadable."""
-    bad: dict[str, str] = {}
-    count = len(faces.names)
-    starts = range(0, count, _FACES_A_PIECE)
-    workers = min(usable_cores(), len(starts) // 8)
-    with (
-        whole_file(path) as partial,
-        worker_map(workers, _open_faces, (faces, image_size, crop, partial)) as pack_all,
-        tqdm(total=count, desc="packing", unit="image", disable=None) as bar,
-    ):
-        header = {
-            "descr": "|u1",
-            "fortran_order": False,
-            "shape": (count, image_size, image_size, 3),
-        }
-        with open(partial, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-        for reasons in pack_all(_pack_piece, starts):
-            bad.update(reasons)
-            bar.update(min(_FACES_A_PIECE, count - bar.n))
-    _opened.clear()
-    return bad
-
-
-_FACES_A_PIECE = 64
-_opened: dict[str, Any] = {}
-"""What a packing process works on; it is opened once, since the list of a zip takes seconds."""
-
-
-def _open_faces(faces: Faces, image_size: int, crop: Crop, path: Path) -> None:
-    reading = faces.reader()
-    _opened.update(faces=faces, image_size=image_size, crop=crop, path=path)
-    _opened.update(reading=reading, read=reading.__enter__())
-
-
-def _pack_piece(start: int) -> dict[str, str]:
-    """Write the squares of a piece of the faces to their place; return why some are unreadable."""
-    names = _opened["faces"].names[start : start + _FACES_A_PIECE]
-    size, crop = _opened["image_size"], _opened["crop"]
-    pixels = np.zeros((len(names), size, size, 3), np.uint8)
-    reasons = {}
-    for row, name in enumerate(names):
-        try:
-            pixels[row] = decode_picture(_opened["read"](name), size, crop)
-        except UNREADABLE as error:
-            reasons[name] = why_unreadable(error)
-    with open(_opened["path"], "rb+") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        file.seek(start * pixels[0].nbytes, os.SEEK_CUR)
-        file.write(pixels)
-    return reasons
 
 
 def batches(

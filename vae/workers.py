@@ -19,12 +19,16 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def worker_map(
-    processes: int, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+    processes: int,
+    start: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+    chunk: int = 1,
 ) -> Iterator[Callable[..., Iterable[Any]]]:
     """Yield a map that keeps the order and is spread over processes, or works here if one will do.
 
-    start(*arguments) is called once in every process before its first piece of work. Linux forks,
-    as torch's own loaders do there: a worker then imports nothing.
+    start(*arguments) is called once in every process before its first piece of work. Pieces are
+    handed out chunk by chunk. Linux forks, as torch's own loaders do there: a worker then imports
+    nothing.
     """
     if processes < 2:
         if start:
@@ -34,7 +38,7 @@ def worker_map(
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(processes, context, _begin, (start, arguments)) as pool:
         try:
-            yield functools.partial(pool.map, chunksize=1)
+            yield functools.partial(pool.map, chunksize=chunk)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from test_celeba import NAMES, SIGNS, kaggle_layout, torchvision_layout
 
-from benchmarks import against_pythae, loops, make_celeba8k, measuring, packing, training
+from benchmarks import against_pythae, loops, make_celeba8k, measuring, memory, packing, training
 from vae.celeba import find_faces
 from vae.loader import load_faces
+from vae.model import VAE
 
 
 def test_the_small_set_is_the_first_pictures_at_half_scale_with_their_tables(tmp_path, capsys):
@@ -102,6 +103,20 @@ def test_both_loops_take_the_same_steps_given_the_same_batches_and_noise():
             loop.step(x)
         losses[name] = [term.item() for term in loop.loss(images[0])]
     assert losses["ours"] == pytest.approx(losses["reference"], rel=1e-4)
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="counts what Linux counts")
+def test_memory_beyond_the_model_is_the_peak_less_four_floats_a_weight(capsys):
+    flags = ["--images", "24", "--image-size", "32", "--latent-dim", "3", "--batch-size", "8"]
+    assert memory.main([*flags, "--steps", "4"]) == 0
+    megabytes = figures_printed(capsys)["megabytes"]
+    weights = sum(weight.numel() for weight in VAE(32, latent_dim=3).parameters())
+    # weight, gradient and two moments; Adam's count of steps is one float a tensor
+    state = megabytes["weights, gradients and Adam"]
+    assert state == pytest.approx(16 * weights / 1e6, rel=1e-3)
+    rest = megabytes["largest RssAnon"] - megabytes["RssAnon beyond those"]
+    assert rest == pytest.approx(state)
+    assert megabytes["largest RssAnon"] >= megabytes["RssAnon before the model"]
 
 
 def test_turns_are_taken_in_either_order():

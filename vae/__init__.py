@@ -4,7 +4,7 @@ The data's way:
 
     img_align_celeba/000001.jpg ...   178 x 218 RGB
        celeba.find_faces              which files, which of the 40 attributes, which split
-       loader.pack                    square crop, resize -> uint8 .npy, written once
+       packing.pack                   square crop, resize -> uint8 .npy, written once
        loader.batches                 gather -> device -> /255 -> flip
     x            (B, 3, S, S)         in [0, 1]
        VAE.encode                     convolutions -> flatten -> two linear heads

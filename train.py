@@ -74,9 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         VAE(config.image_size, config.channels, config.latent_dim),
         faces,
         device,
-        Hyperparameters(
-            **{entry.name: getattr(config, entry.name) for entry in fields(Hyperparameters)}
-        ),
+        hyperparameters(config),
         precision=precision,
         compile=pick_compile(device, config.compile),
         ranks=ranks,
@@ -108,6 +106,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ranks.is_main:
         save_statistics(run, trainer, run_dir)
         print(*sorted(run_dir.iterdir()), sep="\n")
+
+
+def hyperparameters(config: TrainConfig) -> Hyperparameters:
+    """Return what a configuration says of the objective and its optimizer."""
+    names = (entry.name for entry in fields(Hyperparameters))
+    return Hyperparameters(**{name: getattr(config, name) for name in names})
 
 
 def chosen_recipe(flags: Mapping[str, Any]) -> dict[str, Any]:

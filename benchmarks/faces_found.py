@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.training import positive
+from benchmarks.measuring import positive
 from vae.checkpoint import Checkpoint, find_checkpoint, load_model, require_prior
 from vae.device import pick_device
 from vae.errors import UserError, script

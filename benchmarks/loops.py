@@ -20,6 +20,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from config import RECIPES, TrainConfig
+from train import hyperparameters
 from vae.celeba import find_faces
 from vae.device import pick_compile, pick_precision
 from vae.errors import UserError
@@ -27,7 +29,8 @@ from vae.images import crop_box
 from vae.loader import PackedFaces
 from vae.loss import Loss
 from vae.model import VAE
-from vae.training import READ_EVERY_STEPS, RunningLoss, Trainer, epoch_order
+from vae.schedule import epoch_order
+from vae.training import READ_EVERY_STEPS, RunningLoss, Trainer
 
 LEARNING_RATE = 1e-3
 
@@ -148,17 +151,15 @@ class Ours:
         faces: PackedFaces,
         device: torch.device,
         flip: bool = True,
+        recipe: str = "classic",
     ) -> None:
         torch.manual_seed(0)
+        settings = RECIPES[recipe] | {"batch_size": args.batch_size, "flip": flip}
         self.trainer = Trainer(
             VAE(args.image_size, latent_dim=args.latent_dim),
             faces,
             device,
-            beta=1.0,
-            batch_size=args.batch_size,
-            learning_rate=LEARNING_RATE,
-            flip=flip,
-            seed=0,
+            hyperparameters(TrainConfig(**settings)),
             precision=pick_precision(device, args.precision),
             compile=pick_compile(device, args.compile),
         )
@@ -172,8 +173,9 @@ class Ours:
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
         """Return the batches of one epoch."""
-        trainer = self.trainer
-        return trainer.training_batches(*epoch_order(self.rows, trainer.seed, epoch, trainer.flip))
+        trainer, settings = self.trainer, self.trainer.settings
+        order = epoch_order(self.rows, settings.seed, epoch, settings.flip)
+        return trainer.training_batches(*order)
 
     def step(self, x: Tensor) -> None:
         """Take a training step; read the losses as seldom as training does."""
@@ -183,5 +185,4 @@ class Ours:
 
     def loss(self, x: Tensor) -> Loss:
         """Return the loss of a batch, as the trainer's step computes it."""
-        trainer = self.trainer
-        return trainer.loss_function(trainer.shared_model, x, trainer.beta, trainer.precision)
+        return self.trainer.loss(x)

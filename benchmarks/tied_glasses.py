@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from benchmarks.training import positive
+from benchmarks.measuring import positive
 from vae.checkpoint import find_checkpoint, load_model
 from vae.directions import METHODS, attribute_direction, logistic_normals
 from vae.errors import script

@@ -59,8 +59,9 @@ def test_training_gives_rates_ratio_and_parts_of_both_loops(celeba, capsys):
     assert training.main([*flags, "--epochs", "3"]) == 0
     figures = figures_printed(capsys)
     counts = {name: len(rates) for name, rates in figures["rates"].items()}
-    assert counts == {"reference": 2, "ours": 2}
+    assert counts == {"reference": 2, "ours": 2, "ours, best recipe": 2}
     assert is_spread(figures["ratio"])
+    assert is_spread(figures["recipe_ratio"])
     for loop in ("reference", "ours"):
         assert list(figures["milliseconds"][loop]) == ["load", "forward", "backward", "step"]
         seconds = 3 * 40 / np.median(figures["rates"][loop])

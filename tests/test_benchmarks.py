@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,21 @@ import torch
 from PIL import Image
 from test_celeba import NAMES, SIGNS, kaggle_layout, torchvision_layout
 
-from benchmarks import against_pythae, loops, make_celeba8k, measuring, memory, packing, training
+import train
+from benchmarks import (
+    against_pythae,
+    loops,
+    make_celeba8k,
+    measuring,
+    memory,
+    packing,
+    tied_glasses,
+    training,
+)
 from vae.celeba import find_faces
 from vae.loader import load_faces
 from vae.model import VAE
+from vae.synthetic import write_synthetic
 
 
 def test_the_small_set_is_the_first_pictures_at_half_scale_with_their_tables(tmp_path, capsys):
@@ -153,3 +165,15 @@ def test_with_pythae_both_trainers_get_rates_and_a_ratio(celeba, capsys):
     counts = {name: len(rates) for name, rates in figures["rates"].items()}
     assert counts == {"pythae": 2, "ours": 2}
     assert is_spread(figures["ratio"])
+
+
+def test_tied_glasses_gives_each_methods_cosine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_synthetic(Path("drawn"), 60)
+    small = ["--image-size", "32", "--channels", "4", "6", "--latent-dim", "5", "--epochs", "1"]
+    assert train.main([*small, "--data", "drawn", "--run-dir", "run"]) == 0
+    capsys.readouterr()
+    assert tied_glasses.main(["--checkpoint", "run", "--count", "150"]) == 0
+    cosines = figures_printed(capsys)["cosines"]
+    assert list(cosines) == ["mean", "balanced", "lda", "logistic"]
+    assert all(-1 <= cosine <= 1 for cosine in cosines.values())

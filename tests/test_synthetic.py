@@ -13,6 +13,7 @@ from vae.synthetic import (
     FACE_SIZE,
     FREQUENCIES,
     MOUTH_BOX,
+    TIED_GLASSES,
     draw_attributes,
     draw_face,
     write_synthetic,
@@ -197,3 +198,13 @@ def test_fewer_than_ten_faces_are_refused(tmp_path):
     with pytest.raises(UserError, match="at least 10 faces; got 9"):
         write_synthetic(tmp_path, count=9)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tied_glasses_go_with_age_and_sex_and_all_else_is_as_before():
+    free, tied = (draw_attributes(3000, seed=3, tied=tied) for tied in (False, True))
+    glasses = ATTRIBUTE_NAMES.index("Eyeglasses")
+    men, young = (tied[:, ATTRIBUTE_NAMES.index(name)] for name in ("Male", "Young"))
+    for (male, is_young), share in TIED_GLASSES.items():
+        found = tied[(men == male) & (young == is_young), glasses].mean()
+        assert found == pytest.approx(share, abs=0.06)
+    np.testing.assert_array_equal(np.delete(free, glasses, 1), np.delete(tied, glasses, 1))

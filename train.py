@@ -34,9 +34,9 @@ from vae.figures import save_curves
 from vae.files import write_csv, write_text
 from vae.images import above, save_grid
 from vae.latent import decode_codes, encode_batches, latent_statistics
-from vae.loader import batches, load_run_faces
+from vae.loader import PackedFaces, batches, load_run_faces
 from vae.model import VAE
-from vae.parallel import join_ranks
+from vae.parallel import Ranks, join_ranks
 from vae.prior import make_prior
 from vae.training import Hyperparameters, Trainer
 
@@ -69,16 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ranks.print(f"faces: {counts}; crop: {faces.crop}; packed in {faces.path}")
 
     # Build the model; take up what the run has learned
-    torch.manual_seed(config.seed)
-    trainer = Trainer(
-        VAE(config.image_size, config.channels, config.latent_dim),
-        faces,
-        device,
-        hyperparameters(config),
-        precision=precision,
-        compile=pick_compile(device, config.compile),
-        ranks=ranks,
-    )
+    trainer = make_trainer(config, faces, device, precision, ranks)
     run = new_checkpoint(config, trainer)
     if resumed:
         require_same_faces(resumed, faces)
@@ -106,6 +97,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ranks.is_main:
         save_statistics(run, trainer, run_dir)
         print(*sorted(run_dir.iterdir()), sep="\n")
+
+
+def make_trainer(
+    config: TrainConfig, faces: PackedFaces, device: torch.device, precision: str, ranks: Ranks
+) -> Trainer:
+    """Return the trainer of a new model."""
+    torch.manual_seed(config.seed)
+    model = VAE(config.image_size, config.channels, config.latent_dim)
+    return Trainer(
+        model,
+        faces,
+        device,
+        hyperparameters(config),
+        precision=precision,
+        compile=pick_compile(device, config.compile),
+        ranks=ranks,
+    )
 
 
 def hyperparameters(config: TrainConfig) -> Hyperparameters:

@@ -30,6 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # what was published: a decoder variance of 1/2, plain Adam, samples from N(0, I)
     "classic": {
         "likelihood": "classic",
+        "batch_size": 128,
         "learning_rate": 1e-3,
         "schedule": "constant",
         "clip_norm": 0.0,
@@ -84,8 +85,8 @@ class TrainConfig:
 
     # Optimizer
     epochs: int = option(50, "passes over the training split")
-    batch_size: int = option(128, "images per step")
-    learning_rate: float = option(2e-3, "Adam's learning rate, at the schedule's peak")
+    batch_size: int = option(64, "images per step")
+    learning_rate: float = option(3e-3, "Adam's learning rate, at the schedule's peak")
     schedule: str = option(
         "one-cycle",
         "of the learning rate: one-cycle rises over 0.3 of the run, then falls to nothing",

@@ -150,11 +150,13 @@ class Ours:
         args: argparse.Namespace,
         faces: PackedFaces,
         device: torch.device,
-        flip: bool = True,
         recipe: str = "classic",
+        flip: bool = True,
     ) -> None:
         torch.manual_seed(0)
-        settings = RECIPES[recipe] | {"batch_size": args.batch_size, "flip": flip}
+        settings = {**RECIPES[recipe], "flip": flip}
+        if recipe == "classic":
+            settings["batch_size"] = args.batch_size
         self.trainer = Trainer(
             VAE(args.image_size, latent_dim=args.latent_dim),
             faces,

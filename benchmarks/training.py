@@ -86,7 +86,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--cache-dir", default="data/cache", help="where the packed array is kept")
     add("--image-size", type=positive, default=64, help="side in pixels")
     add("--latent-dim", type=positive, default=128, help="latent dimensions")
-    add("--batch-size", type=positive, default=128, help="images a step")
+    add("--batch-size", type=positive, default=128, help="images a step of the classic objective")
     add("--steps", type=positive, default=30, help="timed steps a round")
     add("--warm-up", type=positive, default=5, help="untimed steps before them")
     add("--rounds", type=positive, default=5, help="turns of each loop")

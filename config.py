@@ -236,7 +236,9 @@ class ManipulateConfig(_PictureConfig):
         ("Smiling", "Eyeglasses"), "attributes to sweep, in any case", metavar="NAME"
     )
     method: str = option("balanced", "how directions are found (README, 'Edits')", choices=METHODS)
-    keep: tuple[str, ...] = option((), "attributes that an edit leaves alone", metavar="NAME")
+    keep: tuple[str, ...] = option(
+        (), "attributes that the guide is to see unchanged", metavar="NAME"
+    )
     to: float | None = option(
         None, "instead of strengths: go on until the guide sees the attribute with this P"
     )
@@ -297,7 +299,7 @@ class EvaluateConfig(_ModelConfig):
     )
     method: tuple[str, ...] = option(METHODS, "how directions are found", choices=METHODS)
     keep: tuple[str, ...] = option(
-        (), "attributes that edits leave alone; measured beside the plain edit", metavar="NAME"
+        (), "attributes that the guide is to see unchanged, beside the plain edits", metavar="NAME"
     )
     to: float = option(
         0.8, "mean P of the attribute, by the guide, that all methods are brought to"

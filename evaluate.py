@@ -28,7 +28,7 @@ from vae.checkpoint import (
 )
 from vae.device import pick_device
 from vae.directions import attribute_direction
-from vae.edits import edit_lines, measure_methods, seen_on_real_faces
+from vae.edits import edit_lines, keep_still, measure_methods, seen_on_real_faces
 from vae.errors import UserError, script
 from vae.figures import save_latent_health, save_shifts
 from vae.files import write_text
@@ -165,7 +165,8 @@ def report_edits(job: Job, output: Path) -> None:
     """Measure the methods' edits, attribute by attribute; print and write the report."""
     judges = {role: open_judge(job, role) for role in ("guide", "judge")}
     names = [ATTRIBUTE_NAMES[find_attribute(name)] for name in job.config.attribute]
-    directions = {name: find_directions(job, name) for name in names}
+    guide = judges["guide"][1]
+    directions = {name: find_directions(job, guide, name) for name in names}
     report = {"protocol": describe(job) | describe_judges(judges)}
     print_report(report)
     for name in names:
@@ -271,16 +272,21 @@ def describe_judges(judges: Mapping[str, tuple[Path, Judge, JudgeCheckpoint]]) -
     return {name: value for name, value in section.items() if value is not None}
 
 
-def find_directions(job: Job, name: str) -> dict[str, Tensor]:
+def find_directions(job: Job, guide: Judge, name: str) -> dict[str, Tensor]:
     """Return each method's direction of an attribute; with --keep, also what keeps these."""
     checkpoint, keep = job.checkpoint, job.config.keep
     statistics = require_statistics(job.path, job.model, checkpoint, job.config.data)
-    directions = {}
-    for kept in [(), keep] if keep else [()]:
-        for method in job.config.method:
-            label = f"{method}, keeping {' '.join(kept)}" if kept else method
-            directions[label] = attribute_direction(statistics, name, method, kept)
-    return directions
+    directions = {
+        method: attribute_direction(statistics, name, method) for method in job.config.method
+    }
+    if not keep:
+        return directions
+    return directions | {
+        f"{method}, keeping {' '.join(keep)}": keep_still(
+            job.model, guide, statistics, name, direction, keep
+        )
+        for method, direction in directions.items()
+    }
 
 
 def measure_edits(

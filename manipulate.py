@@ -25,7 +25,7 @@ from vae.checkpoint import (
 )
 from vae.device import pick_device
 from vae.directions import add_and_remove, attribute_direction, class_counts, sweep
-from vae.edits import STRENGTHS, probabilities, reach
+from vae.edits import STRENGTHS, keep_still, probabilities, reach
 from vae.errors import UserError, script
 from vae.figures import save_labelled_grid
 from vae.images import above, picture_path, read_pictures, save_gif, save_grid, save_pictures
@@ -69,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, checkpoint = load_model(path, pick_device(config.device))
     print(f"checkpoint: {path}, epoch {checkpoint.training['epoch']}")
     require_statistics(path, model, checkpoint, config.data)
+    guide = find_guide(config, checkpoint) if config.keep or config.to is not None else None
     # all directions are found before a picture is written
     wanted = [*config.add, *config.remove] or names
-    directions = {name: find_direction(config, checkpoint, name) for name in wanted}
+    directions = {name: find_direction(config, model, checkpoint, guide, name) for name in wanted}
     job = Job(config, path, model, checkpoint, *take_faces(config, path, model, checkpoint))
     if config.add or config.remove:
         written = write_arithmetic(job, directions)
     elif config.to is not None:
-        guide = find_guide(job)
         written = [write_reached(job, guide, *one, len(names) > 1) for one in directions.items()]
     else:
         sweeps = (write_sweep(job, *one, len(names) > 1) for one in directions.items())
@@ -84,14 +84,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(*written, *([config.files] if config.files else []), sep="\n")
 
 
-def find_direction(config: ManipulateConfig, checkpoint: Checkpoint, name: str) -> Tensor:
+def find_direction(
+    config: ManipulateConfig, model: VAE, checkpoint: Checkpoint, guide: Judge | None, name: str
+) -> Tensor:
     """Return the direction of an attribute, (D,); say what it is made from."""
     statistics = checkpoint.statistics
-    direction = attribute_direction(statistics, name, config.method, config.keep)
+    direction = attribute_direction(statistics, name, config.method)
+    if config.keep:
+        direction = keep_still(model, guide, statistics, name, direction, config.keep)
     having, lacking = class_counts(statistics, find_attribute(name))
     kept = f", keeping {' '.join(config.keep)}" if config.keep else ""
     print(f"{name}: {config.method}{kept}, from {having:,} faces with it, {lacking:,} without")
     return direction
+
+
+def find_guide(config: ManipulateConfig, checkpoint: Checkpoint) -> Judge:
+    """Return the guide that --to and --keep ask."""
+    path = find_judge("guide", config.guide, checkpoint.config)
+    guide, _ = load_judge(path, pick_device(config.device))
+    print(f"guide: {path}")
+    return guide
 
 
 def take_faces(
@@ -113,14 +125,6 @@ def take_faces(
     if max(config.faces) >= len(rows):
         raise UserError(f"--faces of the val split go to {len(rows) - 1}; got {max(config.faces)}")
     return encode_batches(model, batches(faces, rows[list(config.faces)]))[0], labels
-
-
-def find_guide(job: Job) -> Judge:
-    """Return the guide that --to asks, on the model's device."""
-    path = find_judge("guide", job.config.guide, job.checkpoint.config)
-    guide, _ = load_judge(path, pick_device(job.config.device))
-    print(f"guide: {path}")
-    return guide
 
 
 def write_sweep(job: Job, name: str, direction: Tensor, several: bool) -> list[Path]:

@@ -1,9 +1,14 @@
+import numpy as np
 import pytest
 import torch
 
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.edits import matched_strengths, mean_and_margin, measure_edit, reach
-from vae.judge import Judge
+from vae.directions import attribute_direction, mean_direction
+from vae.edits import keep_still, matched_strengths, mean_and_margin, measure_edit, reach
+from vae.errors import UserError
+from vae.judge import Judge, predict
+from vae.latent import decode_codes, latent_statistics
+from vae.model import VAE
 
 SMILING, MALE, CHEEKS = map(find_attribute, ("Smiling", "Male", "High_Cheekbones"))
 STRENGTHS = [0.0, 0.5, 1.0, 1.5, 2.0]
@@ -86,3 +91,41 @@ def test_an_edit_that_changes_nothing_has_no_shift_and_no_drift():
     assert measured["mean_absolute_shift"] == 0
     assert measured["pixel_drift"] == (0, 0)
     assert measured["identity_drift"][0] == pytest.approx(0, abs=1e-6)
+
+
+class PlantedModel(VAE):
+    """Decodes the first three dimensions of a code to the colour of an image."""
+
+    def __init__(self):
+        super().__init__(32, (4,), 4)
+
+    def decode(self, z):
+        return z[:, :3, None, None].expand(-1, -1, 8, 8)
+
+
+def make_statistics():
+    """Return statistics of codes in which Smiling also moves what Male is seen by."""
+    rng = np.random.default_rng(0)
+    attributes = np.zeros((2000, 40), bool)
+    attributes[:, SMILING], attributes[:, MALE] = rng.random((2, 2000)) < 0.5
+    mu = torch.from_numpy(rng.standard_normal((2000, 4))).float()
+    mu[:, :2] += torch.from_numpy(attributes[:, [SMILING, MALE]]) * 2.0
+    mu[:, 1] -= torch.from_numpy(attributes[:, SMILING]) * 1.5
+    return latent_statistics(mu, torch.zeros_like(mu), attributes)
+
+
+def test_what_is_kept_looks_the_same_to_the_guide_on_decoded_faces():
+    statistics, guide, model = make_statistics(), PlantedJudge(), PlantedModel()
+    plain = attribute_direction(statistics, "Smiling", "balanced")
+    assert plain[1] < -1
+    still = keep_still(model, guide, statistics, "Smiling", plain, ("male",))
+    z = torch.randn(5, 4)
+    change = predict(guide, decode_codes(model, z + 2 * still)) - predict(
+        guide, decode_codes(model, z)
+    )
+    assert change[:, MALE].abs().max() < 1e-3
+    assert change[:, SMILING].min() > 1
+    difference = mean_direction(statistics, SMILING).float()
+    assert still.norm().item() == pytest.approx((difference @ still / still.norm()).item())
+    with pytest.raises(UserError, match="Smiling cannot be edited and kept"):
+        keep_still(model, guide, statistics, "smiling", plain, ("Smiling",))

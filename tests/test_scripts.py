@@ -338,8 +338,7 @@ def test_a_plain_folder_trains_and_generates_and_says_what_an_edit_lacks(
         (evaluate, ["--data", "nowhere"], "no images under nowhere"),
         (evaluate, ["--edits"], "there is no guide at runs/celeba-32-judges/guide.pt: python tr"),
         (manipulate, ["--to", "0.9"], "there is no guide at runs/celeba-32-judges/guide.pt: pyt"),
-        (manipulate, ["--keep", "Smiling"], "Smiling cannot be edited and kept"),
-        (manipulate, ["--keep", "Male"], "Male: 0 of the 40 training faces have it"),
+        (manipulate, ["--keep", "Male"], "there is no guide at runs/celeba-32-judges/guide.pt: "),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(home, capsys, script, flags, message):

@@ -21,27 +21,23 @@ MOST_FACES = 50_000
 """that logistic classifiers are fitted to"""
 
 
-def attribute_direction(
-    statistics: Statistics, name: str, method: str = "mean", keep: Sequence[str] = ()
-) -> Tensor:
+def attribute_direction(statistics: Statistics, name: str, method: str = "mean") -> Tensor:
     """Return the direction in which an attribute grows, (D,); adding it is one unit of strength.
 
-    method is one of METHODS. What keep names is left as it is, as far as a linear classifier of
-    it can tell.
+    method is one of METHODS.
 
-    Raises UserError if an attribute is unknown, kept from itself, or has fewer than FEWEST_FACES
-    faces with it or without.
+    Raises UserError if the attribute is unknown or has fewer than FEWEST_FACES faces with it or
+    without.
     """
-    column, kept = find_attribute(name), [find_attribute(other) for other in keep]
-    for one in (column, *kept):
-        class_counts(statistics, one)
-    if column in kept:
-        raise UserError(f"{ATTRIBUTE_NAMES[column]} cannot be edited and kept")
-    direction = METHODS[method](statistics, column)
-    if kept:
-        direction = without_share(statistics, direction, kept)
-    distance = (mean_direction(statistics, column) @ direction).abs()
-    return (direction * (distance / direction.square().sum())).float()
+    column = find_attribute(name)
+    class_counts(statistics, column)
+    return one_unit(statistics, column, METHODS[method](statistics, column)).float()
+
+
+def one_unit(statistics: Statistics, column: int, direction: Tensor) -> Tensor:
+    """Return direction (D,) as long as the way between the attribute's class means along it."""
+    distance = (mean_direction(statistics, column) @ direction.double()).abs()
+    return direction * (distance / direction.double().square().sum())
 
 
 def class_counts(statistics: Statistics, column: int) -> tuple[int, int]:
@@ -80,16 +76,26 @@ def balanced_direction(statistics: Statistics, column: int) -> Tensor:
     Least squares of mu on the 40 attributes together: B = pinv(Cov(a, a)) Cov(a, mu), row column,
     (D,). An attribute that no face or every face has takes no part.
     """
-    return _partial_effects(statistics)[column]
+    shares, cross = _shares_and_cross(statistics)
+    together = statistics["cooccurrence"].double() / int(statistics["n"])
+    covariance = together - shares[:, None] * shares
+    return torch.linalg.pinv(covariance, rtol=1e-6, hermitian=True)[column] @ cross
 
 
 def lda_direction(statistics: Statistics, column: int) -> Tensor:
-    """Return the normal of the linear discriminant, inverse(S_w) (mean with - mean without), (D,).
+    """Return the normal of the linear discriminant, inverse(S) (mean with - mean without), (D,).
 
-    Fisher (1936). The within-class covariance S_w is drawn towards a multiple of the identity by
+    Fisher (1936). The within-class covariance S is drawn towards a multiple of the identity by
     D / (n + D), as a regularised discriminant's is (Friedman, 1989).
     """
-    return _discriminants(statistics, [column])[:, 0]
+    n, shares = int(statistics["n"]), _shares_and_cross(statistics)[0]
+    difference = mean_direction(statistics, column)
+    between = shares[column] * (1 - shares[column]) * difference.outer(difference)
+    within = statistics["covariance"].double() * ((n - 1) / n) - between
+    latent_dim = len(within)
+    sphere = within.diagonal().mean() * torch.eye(latent_dim, dtype=within.dtype)
+    shrunk = torch.lerp(within, sphere, latent_dim / (n + latent_dim))
+    return torch.linalg.solve(shrunk, difference)
 
 
 def logistic_direction(statistics: Statistics, column: int) -> Tensor:
@@ -108,50 +114,12 @@ METHODS: dict[str, Callable[[Statistics, int], Tensor]] = {
 }
 
 
-def without_share(statistics: Statistics, direction: Tensor, kept: Sequence[int]) -> Tensor:
-    """Return direction (D,) less what it does to the kept attributes.
-
-    It is taken out along these attributes' own effects, until no linear discriminant of them sees
-    a change. Discriminants measure in units of the faces' own spread, inverse(S_w): a Euclidean
-    projection would count a step that all faces vary by as much as one that none takes.
-    """
-    normals = _discriminants(statistics, kept)  # (D, kept)
-    effects = _partial_effects(statistics)[list(kept)].T  # (D, kept)
-    shares = torch.linalg.lstsq(normals.T @ effects, normals.T @ direction[:, None]).solution
-    return direction - (effects @ shares)[:, 0]
-
-
 def _shares_and_cross(statistics: Statistics) -> tuple[Tensor, Tensor]:
     """Return each attribute's share of the faces, (K,), and its covariance with mu, (K, D)."""
     n = int(statistics["n"])
     shares = statistics["cooccurrence"].diagonal().double() / n
     mean = statistics["mean"].double()
     return shares, statistics["class_sums"].double() / n - shares[:, None] * mean
-
-
-def _partial_effects(statistics: Statistics) -> Tensor:
-    shares, cross = _shares_and_cross(statistics)
-    together = statistics["cooccurrence"].double() / int(statistics["n"])
-    covariance = together - shares[:, None] * shares
-    return torch.linalg.pinv(covariance, rtol=1e-6, hermitian=True) @ cross
-
-
-def _discriminants(statistics: Statistics, columns: Sequence[int]) -> Tensor:
-    """Return the normal of each attribute's linear discriminant: (D, columns)."""
-    n = int(statistics["n"])
-    covariance = statistics["covariance"].double() * ((n - 1) / n)
-    latent_dim = len(covariance)
-    shrinkage = latent_dim / (n + latent_dim)
-    shares, _ = _shares_and_cross(statistics)
-    normals = []
-    for column in columns:
-        difference = mean_direction(statistics, column)
-        between = shares[column] * (1 - shares[column]) * difference.outer(difference)
-        within = covariance - between
-        scale = within.diagonal().mean()
-        within = torch.lerp(within, scale * torch.eye(latent_dim).double(), shrinkage)
-        normals.append(torch.linalg.solve(within, difference))
-    return torch.stack(normals, dim=1)
 
 
 def sweep(z: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:

@@ -13,13 +13,18 @@ import torch
 from torch import Tensor
 
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.directions import sweep
+from vae.directions import attribute_direction, one_unit, sweep
+from vae.errors import UserError
 from vae.judge import Judge, extract_features, predict
-from vae.latent import decode_codes
+from vae.latent import Statistics, decode_codes
 from vae.model import VAE
+from vae.prior import make_prior
 
 STRENGTHS = tuple(np.arange(0, 6.01, 0.25).tolist())
 """the grid on which strengths are looked for; between two of its points P is taken as a line"""
+
+KEPT_AT, KEPT_FACES = 2.0, 64
+"""the strength at which kept attributes are brought back, and how many samples are looked at"""
 
 PARTS = {"Smiling": ("High_Cheekbones", "Mouth_Slightly_Open")}
 """Attributes that others consist of: they are to change with them."""
@@ -59,6 +64,42 @@ def matched_strengths(
     matched = min([target, *(curve.max().item() for curve in curves.values())])
     found = {name: reach(strengths, curve[None], matched).item() for name, curve in curves.items()}
     return matched, found
+
+
+def keep_still(
+    model: VAE,
+    guide: Judge,
+    statistics: Statistics,
+    name: str,
+    direction: Tensor,
+    kept: Sequence[str],
+) -> Tensor:
+    """Return an attribute's direction (D,) less what the guide sees it do to kept attributes.
+
+    On decoded samples KEPT_AT units along it, the guide's mean logits of the kept attributes are
+    brought back to what they were, by Newton steps along these attributes' balanced directions.
+    Seen on decoded faces, since to a classifier of codes glasses look less male than they decode.
+
+    Raises UserError as attribute_direction does, or if the attribute itself is to be kept.
+    """
+    column, columns = find_attribute(name), [find_attribute(other) for other in kept]
+    if column in columns:
+        raise UserError(f"{ATTRIBUTE_NAMES[column]} cannot be edited and kept")
+    effects = torch.stack([attribute_direction(statistics, one, "balanced") for one in kept])
+    prior = make_prior("gaussian", statistics, len(direction))
+    z = prior.sample(seed=0, indices=range(KEPT_FACES))
+
+    def seen(codes: Tensor) -> Tensor:
+        return predict(guide, decode_codes(model, codes))[:, columns].mean(0)
+
+    wanted, still = seen(z), direction
+    for _ in range(3):
+        moved = z + KEPT_AT * still
+        off = seen(moved) - wanted
+        slopes = torch.stack([seen(moved + effect) - wanted - off for effect in effects], dim=1)
+        shares = torch.linalg.lstsq(slopes, off[:, None]).solution[:, 0]
+        still = still - (shares @ effects) / KEPT_AT
+    return one_unit(statistics, column, still).float()
 
 
 def mean_and_margin(values: Tensor) -> tuple[float, float]:

@@ -202,8 +202,9 @@ def save_samples(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: s
     (x,) = batches(faces, faces.rows("val")[:32])
     mu, _ = encode_batches(model, [x])
     save_grid(above(x, decode_codes(model, mu), 8), run_dir / f"reconstructions-{suffix}", 8)
-    some = batches(faces, faces.rows("train")[:FACES_FOR_A_PICTURE], resident=trainer.resident)
-    statistics = latent_statistics(*encode_batches(model, some), None)
+    rows = faces.rows("train")[:FACES_FOR_A_PICTURE]
+    images = batches(faces, rows, device=trainer.device, resident=trainer.resident)
+    statistics = latent_statistics(*encode_batches(model, images), None)
     name = "standard" if config.prior == "standard" else "gaussian"
     prior = make_prior(name, statistics, config.latent_dim)
     z = prior.sample(config.seed, range(64), config.temperature)

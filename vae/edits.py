@@ -138,7 +138,8 @@ def measure_edit(judge: Judge, x: Tensor, edited: Tensor, name: str) -> dict[str
 
 
 def _identities(judge: Judge, x: Tensor) -> Tensor:
-    return judge.cpu().identify(extract_features(judge, x.split(128)))
+    features = extract_features(judge, x.split(128))
+    return judge.identify(features.to(judge.identity_mean.device)).cpu()
 
 
 def measure_methods(

@@ -467,8 +467,10 @@ def _as_text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def resolve(config_class: type[Config], **layers: Mapping[str, Any]) -> tuple[Config, str]:
-    """Return the configuration in which later layers win, and a table of where each value is from.
+def resolve(
+    config_class: type[Config], **layers: Mapping[str, Any]
+) -> tuple[Config, dict[str, str]]:
+    """Return the configuration in which later layers win, and which layer each value is from.
 
     Each layer has a name, such as checkpoint or flag. Exits with 2 and one line where a value is
     out of range.
@@ -485,11 +487,15 @@ def resolve(config_class: type[Config], **layers: Mapping[str, Any]) -> tuple[Co
         config = config_class(**values)
     except (ValueError, TypeError) as error:
         _exit(str(error))
-    rows = (
+    return config, origins
+
+
+def as_table(config: Any, origins: Mapping[str, str]) -> str:
+    """Return a line for each field: its name, its value, and the layer that it is from."""
+    return "\n".join(
         f"{name:<20} {_as_text(value):<24} {origins[name]}"
         for name, value in asdict(config).items()
     )
-    return config, "\n".join(rows)
 
 
 def _exit(message: str) -> NoReturn:

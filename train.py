@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from config import RECIPES, TrainConfig, read_flags, resolve
+from config import RECIPES, TrainConfig, as_table, read_flags, resolve
 from vae.checkpoint import (
     BEST,
     LAST,
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     resumed_path = find_checkpoint(flags["resume"] or None, LAST) if "resume" in flags else None
     resumed = load_checkpoint(resumed_path) if resumed_path else None
     layers = {"checkpoint": resumed.config} if resumed else {"recipe": chosen_recipe(flags)}
-    config, table = resolve(TrainConfig, **layers, flag=flags)
+    config, origins = resolve(TrainConfig, **layers, flag=flags)
     if resumed:
         run_dir = resumed_path.parent
         refuse_changes(config, resumed)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = pick_device(config.device)
     precision = pick_precision(device, config.precision)
     ranks = join_ranks(device)
-    ranks.print(table)
+    ranks.print(as_table(config, origins))
 
     # Load the faces
     with ranks.main_first():
@@ -83,7 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     ranks.print(f"computing on {ranks.size} x {device.type} in {precision}; pixels {place}")
     ranks.print(f"writing to {run_dir}")
     if ranks.is_main:
-        here = {"device": str(device), "precision": precision, "crop": faces.crop}
+        here = {
+            "device": str(device),
+            "precision": precision,
+            "crop": faces.crop,
+            "origins": origins,
+        }
         write_text(run_dir / "config.json", json.dumps({**run.config, **here}, indent=2) + "\n")
     with StopSignal() as stop:
         while trainer.epoch < config.epochs:

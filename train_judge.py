@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from config import JudgeConfig, read_flags, resolve
+from config import JudgeConfig, as_table, read_flags, resolve
 from vae.celeba import find_identities
 from vae.checkpoint import choose_run_dir, save_checkpoint
 from vae.device import memory_format, pick_device, pick_precision
@@ -38,12 +38,12 @@ from vae.loader import PackedFaces, load_run_faces
 def main(argv: Sequence[str] | None = None) -> None:
     """Configure, load the faces, train and measure the guide and then the judge, report."""
     # Configure
-    config, table = resolve(JudgeConfig, flag=read_flags(JudgeConfig, argv, __doc__))
+    config, origins = resolve(JudgeConfig, flag=read_flags(JudgeConfig, argv, __doc__))
     name = f"{Path(config.data).stem}-{config.image_size}-judges"
     run_dir = choose_run_dir(config.run_dir, name)
     paths = {role: run_dir / f"{role}.pt" for role in ("guide", "judge")}
     refuse_overwriting(paths.values())
-    print(table)
+    print(as_table(config, origins))
 
     # Load the faces, and who is on them
     faces = load_run_faces(asdict(config))

@@ -8,6 +8,7 @@ from config import (
     GenerateConfig,
     ManipulateConfig,
     TrainConfig,
+    as_table,
     read_flags,
     resolve,
 )
@@ -16,22 +17,22 @@ from vae.directions import METHODS
 
 def test_later_layers_win_and_the_table_says_where_each_value_is_from():
     checkpoint, flags = {"epochs": 7, "latent_dim": 30}, {"latent_dim": 40}
-    config, table = resolve(TrainConfig, checkpoint=checkpoint, flag=flags)
+    config, origins = resolve(TrainConfig, checkpoint=checkpoint, flag=flags)
     assert (config.epochs, config.latent_dim, config.beta) == (7, 40, 1.0)
-    origins = {line.split()[0]: line.split()[-1] for line in table.splitlines()}
     assert (origins["epochs"], origins["latent_dim"], origins["beta"]) == (
         "checkpoint",
         "flag",
         "default",
     )
+    lines = [line.split() for line in as_table(config, origins).splitlines()]
+    assert ["latent_dim", "40", "flag"] in lines
 
 
 def test_the_classic_recipe_is_the_published_one_and_flags_win_over_it():
-    config, table = resolve(TrainConfig, recipe=RECIPES["classic"], flag={"learning_rate": 5e-4})
+    config, origins = resolve(TrainConfig, recipe=RECIPES["classic"], flag={"learning_rate": 5e-4})
     assert (config.likelihood, config.beta, config.prior) == ("classic", 1.0, "standard")
     assert (config.schedule, config.ema_decay, config.clip_norm) == ("constant", 0, 0)
     assert config.learning_rate == 5e-4
-    origins = {line.split()[0]: line.split()[-1] for line in table.splitlines()}
     assert (origins["likelihood"], origins["learning_rate"]) == ("recipe", "flag")
     assert TrainConfig(**RECIPES["classic"]).learning_rate == 1e-3
 

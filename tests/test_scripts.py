@@ -75,7 +75,8 @@ def test_a_run_leaves_what_the_readme_promises(home):
         assert float(row["val_total"]) == pytest.approx(total)
     config = json.loads(Path("runs/celeba-32/config.json").read_text())
     assert (config["image_size"], config["beta"]) == (32, 1.0)
-    assert set(config) == {*TrainConfig.__dataclass_fields__, "crop"}
+    assert set(config) == {*TrainConfig.__dataclass_fields__, "crop", "origins"}
+    assert (config["origins"]["image_size"], config["origins"]["beta"]) == ("flag", "default")
     assert (config["device"], config["crop"]) == ("cpu", "celeba")
     assert config["precision"] in ("fp32", "bf16")
 

@@ -95,7 +95,7 @@ class Reference:
         torch.manual_seed(0)
         self.model = VAE(args.image_size, latent_dim=args.latent_dim).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE, foreach=False)
-        self.device, self.read = device, np.zeros(3)
+        self.device, self.read = device, np.zeros(4)
         self.loader = DataLoader(
             pictures,
             args.batch_size,
@@ -127,7 +127,7 @@ class Reference:
         x_hat = model.decoder(model.fc_decode(z).unflatten(1, model.code_shape))
         recon = functional.mse_loss(x_hat, x, reduction="sum") / len(x)
         kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp()) / len(x)
-        return Loss(recon + kl, recon, kl)
+        return Loss(recon + kl, recon, kl, recon.detach() / x[0].numel())
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:

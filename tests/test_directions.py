@@ -195,7 +195,7 @@ def edits(drawn_model):
 
     def change(name):
         z = mu[~torch.from_numpy(attributes[:, find_attribute(name)])]
-        direction = attribute_direction(statistics, name)
+        direction = attribute_direction(statistics, name, "balanced")
         return (decode_codes(model, z + direction) - decode_codes(model, z)).mean(0).numpy()
 
     return change
@@ -208,7 +208,7 @@ def test_balanced_is_untouched_by_whose_glasses_they_are_and_mean_is_not(drawn_m
     balanced = cosine(attribute_direction(tied, "Eyeglasses", "balanced"), true)
     mean = cosine(attribute_direction(tied, "Eyeglasses", "mean"), true)
     assert balanced >= 0.9
-    assert mean < balanced - 0.05
+    assert mean < balanced - 0.02
 
 
 def drawn_change(name):

@@ -250,7 +250,7 @@ def test_pictures_are_made_without_the_data_set(home, tmp_path, monkeypatch):
 def test_strength_zero_is_the_face_itself(home, tmp_path, source):
     flags = ["--source", source, "--faces", "0", "3", "--attribute", "smiling", "--strengths"]
     output = ["--files", str(tmp_path), "--output", str(tmp_path / "sweep.png")]
-    assert manipulate.main([*flags, "-2", "0", "2", *output]) == 0
+    assert manipulate.main([*flags, "-2", "0", "50", *output]) == 0
     model, checkpoint = load_model("runs/celeba-32")
     label = {"random": "3", "val": "3", "mean": "mean"}[source]
     with torch.no_grad():
@@ -264,7 +264,7 @@ def test_strength_zero_is_the_face_itself(home, tmp_path, source):
         expected = to_uint8(model.decode(z))[0]
     unmoved = np.asarray(Image.open(tmp_path / f"{label}-Smiling0.png"))
     assert np.abs(unmoved.astype(int) - expected).max() <= 1
-    moved = np.asarray(Image.open(tmp_path / f"{label}-Smiling+2.png"))
+    moved = np.asarray(Image.open(tmp_path / f"{label}-Smiling+50.png"))
     assert np.abs(moved.astype(int) - expected).max() > 1
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.checkpoint import RUNS, read_stored
+from vae.checkpoint import FORMAT, RUNS, read_stored
 from vae.device import autocast, memory_format
 from vae.errors import RunStopped, UserError
 from vae.identity import (
@@ -317,7 +317,7 @@ class JudgeCheckpoint:
     """what measure_attributes returned"""
     identity: dict[str, Any] | None
     """what fit_identity returned"""
-    format: int = 1
+    format: int = FORMAT
 
 
 def load_judge(path: Path, device: torch.device | str = "cpu") -> tuple[Judge, JudgeCheckpoint]:

@@ -55,10 +55,10 @@ FREQUENCIES = {
 }
 # How often glasses are drawn where they are tied, by whether a face is Male, and Young.
 TIED_GLASSES = {
-    (True, False): 0.75,
-    (True, True): 0.3,
-    (False, False): 0.3,
-    (False, True): 0.05,
+    (True, False): 0.9,
+    (True, True): 0.35,
+    (False, False): 0.35,
+    (False, True): 0.02,
 }
 _HAIR_COLOURS = {"Black_Hair": 0.3, "Brown_Hair": 0.3, "Blond_Hair": 0.2, "Gray_Hair": 0.15}
 

@@ -121,14 +121,16 @@ class Job:
     def distances(self) -> dict[str, Tensor]:
         """How far the split's codes, N(0, I)'s and the prior's are from the training codes."""
         codes = {"faces": sample_posterior(*self.codes, self.config.seed)}
-        for name in ("standard", self.prior_name):
-            codes[name] = self.drawn_codes(name, count=len(self.rows))
+        rows = range(len(self.rows))
+        codes["standard"] = self.prior("standard").sample(self.config.seed, rows)
+        if self.prior_name != "standard":
+            codes[self.prior_name] = self.drawn_codes(len(rows))
         return {kind: squared_distance(z, *self.aggregate) for kind, z in codes.items()}
 
-    def drawn_codes(self, name: str, count: int) -> Tensor:
-        """Return codes (count, D) from a prior: from the report's at its temperature."""
-        temperature = self.temperature if name == self.prior_name else 1.0
-        return self.prior(name).sample(self.config.seed, range(count), temperature)
+    def drawn_codes(self, count: int) -> Tensor:
+        """Return codes (count, D) from the report's prior at its temperature."""
+        prior = self.prior(self.prior_name)
+        return prior.sample(self.config.seed, range(count), self.temperature)
 
 
 @script
@@ -240,6 +242,8 @@ def measure_attributes(job: Job) -> Section:
         return {"not_measured": "a probe is judged by faces it was not fitted to: --split test"}
     config, checkpoint = job.config, job.checkpoint
     statistics = require_statistics(job.path, job.model, checkpoint, config.data)
+    if "logistic_normals" not in statistics:
+        return {"not_measured": "the run was trained without list_attr_celeba.txt"}
     has = torch.from_numpy(job.faces.attributes[job.rows])
     return probe_attributes(statistics["logistic_normals"], job.codes[0], has, ATTRIBUTE_NAMES)
 
@@ -250,7 +254,7 @@ def measure_samples(job: Job) -> Section:
         return {"not_measured": "FID and KID need --fid-weights, torchmetrics and torch-fidelity"}
     network = load_inception(Path(job.config.fid_weights), job.model.fc_mu.weight.device)
     real = inception_features(network, job.images(job.rows, "features of faces"))
-    z = job.drawn_codes(job.prior_name, job.config.samples)
+    z = job.drawn_codes(job.config.samples)
     drawn = (decode_codes(job.model, part) for part in z.split(128))
     distances = feature_distances(real, inception_features(network, drawn), job.config.seed)
     return {**distances, "faces": len(job.rows), "drawn": job.config.samples}
@@ -301,7 +305,9 @@ def measure_edits(
     has = job.faces.attributes[job.rows, find_attribute(name)]
     having, lacking = job.rows[has][: job.config.count], job.rows[~has][: job.config.count]
     if min(len(having), len(lacking)) < 2:
-        raise UserError(f"{name}: {len(having)} of the {job.config.split} faces have it")
+        split = job.config.split
+        found = f"{has.sum():,} of the {has.size:,} {split} faces have it"
+        raise UserError(f"{name}: {found}; measuring needs two with it and two without")
     (_, guide, _), (_, judge, _) = judges["guide"], judges["judge"]
     mu, _ = encode_batches(job.model, job.images(lacking, "encoding"))
     measured = measure_methods(job.model, guide, judge, mu, directions, name, job.config.to)

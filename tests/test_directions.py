@@ -143,6 +143,14 @@ def test_an_attribute_of_too_few_faces_gives_no_direction():
     )
 
 
+def test_a_logistic_direction_that_was_not_fitted_is_refused():
+    mu, attributes = make_codes()
+    statistics = make_statistics(mu, attributes)
+    statistics["logistic_normals"] = torch.zeros(40, 6)
+    with pytest.raises(UserError, match="Smiling: fewer than 20 of the faces"):
+        attribute_direction(statistics, "Smiling", "logistic")
+
+
 def test_without_attributes_an_edit_says_what_is_missing():
     mu, _ = make_codes()
     with pytest.raises(UserError, match=r"without attributes.*list_attr_celeba.txt"):

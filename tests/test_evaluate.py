@@ -90,6 +90,24 @@ def test_the_prior_and_its_temperature_can_be_chosen(home, tmp_path):
     assert Image.open(output.with_suffix(".png")).size[0] > 1000
 
 
+def test_at_temperature_zero_there_is_a_report_and_a_figure(home, tmp_path):
+    output = tmp_path / "numbers.json"
+    flags = ["--split", "val", "--prior", "gaussian", "--temperature", "0"]
+    assert evaluate.main([*flags, "--output", str(output)]) == 0
+    assert report_of(output)["codes"]["distance_gaussian"] == pytest.approx(0, abs=1e-6)
+    assert output.with_suffix(".png").exists()
+
+
+def test_samples_of_n_0_i_are_those_whatever_the_temperature(home, tmp_path):
+    distances = []
+    for number in ("1", "0.5"):
+        output = tmp_path / f"{number}.json"
+        flags = ["--split", "val", "--prior", "standard", "--temperature", number]
+        assert evaluate.main([*flags, "--output", str(output)]) == 0
+        distances.append(report_of(output)["codes"]["distance_standard"])
+    assert distances[0] == distances[1]
+
+
 def test_the_same_call_gives_the_same_report(report, tmp_path):
     again = tmp_path / "again.json"
     assert evaluate.main(["--split", "val", "--output", str(again)]) == 0

@@ -94,3 +94,10 @@ def test_more_components_fit_no_worse():
     assert fits[1] >= fits[0] - 1e-3
     single = fit_mixture(mu, 1, seed=0)
     np.testing.assert_allclose(single.means[0], mu.mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "latent_dim"), [(24, 128), (80, 200), (160, 200)])
+def test_fewer_wide_codes_than_dimensions_have_a_mixture_too(n, latent_dim):
+    torch.manual_seed(0)
+    mixture = fit_mixture(3 * torch.randn(n, latent_dim), components=5, seed=0)
+    assert mixture.sample(0, range(20)).isfinite().all()

@@ -102,8 +102,16 @@ def logistic_direction(statistics: Statistics, column: int) -> Tensor:
     """Return the normal of the attribute's logistic classifier, fitted to the codes, (D,).
 
     The hyperplane's normal that InterFaceGAN moves along (Shen et al., 2020).
+
+    Raises UserError if there were too few faces to fit it to.
     """
-    return statistics["logistic_normals"][column].double()
+    normal = statistics["logistic_normals"][column].double()
+    if not normal.any():
+        raise UserError(
+            f"{ATTRIBUTE_NAMES[column]}: fewer than {FEWEST_FACES} of the faces that the logistic "
+            "classifiers are fitted to have it, or lack it: take another --method"
+        )
+    return normal
 
 
 METHODS: dict[str, Callable[[Statistics, int], Tensor]] = {

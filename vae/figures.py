@@ -175,7 +175,8 @@ def _draw_distances(axes: Axes, distances: Mapping[str, Tensor]) -> None:
     """Draw how many codes of each kind lie how far from the codes of the training faces."""
     values = {kind: distance.numpy() for kind, distance in distances.items()}
     low, high = (f([f(value) for value in values.values()]) for f in (np.min, np.max))
-    bins = np.geomspace(low, high, 41)
+    # at temperature 0 every sample is the mean itself
+    bins = np.geomspace(max(low, 1e-3 * high), high, 41)
     names = {"faces": "codes of the faces", "standard": "N(0, I)"}
     for (kind, value), colour in zip(values.items(), (_FACES, _STANDARD, _OTHER), strict=False):
         share = np.full(len(value), 100 / len(value))

@@ -115,8 +115,9 @@ def train_epochs(
     attributes = torch.from_numpy(known_attributes(faces)).float().to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), learning_rate)
     steps = epochs * -(-len(rows) // batch_size)
+    # of a run of five steps torch's rise would have no length
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.2
+        optimizer, learning_rate, total_steps=max(steps, 10), pct_start=0.2
     )
     resident = place_pixels(faces, device)
     for epoch in range(1, epochs + 1):

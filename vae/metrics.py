@@ -1,6 +1,7 @@
 """What is measured on images and codes. Pure tensors, no models, no files.
 
-B images of side S, N faces, D latent dimensions, K attributes. Codes are posterior means, mu.
+B images of side S, N faces, D latent dimensions, K attributes. Codes are posterior means,
+mu, where nothing else is said.
 """
 
 import math

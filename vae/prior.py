@@ -108,7 +108,7 @@ def _spread_starts(z: Tensor, components: int, rng: np.random.Generator) -> Tens
     """Return codes (K, D) far from one another (k-means++, Arthur & Vassilvitskii, 2007)."""
     starts = z[int(rng.integers(len(z)))][None]
     while len(starts) < components:
-        nearest = torch.cdist(z, starts).square().amin(1).double().cpu().numpy()
+        nearest = torch.cdist(z, starts).square().amin(1).cpu().double().numpy()
         total = nearest.sum()
         chances = nearest / total if total > 0 else None
         starts = torch.cat([starts, z[int(rng.choice(len(z), p=chances))][None]])
@@ -147,7 +147,9 @@ def _maximise(z: Tensor, share: Tensor) -> Mixture:
     """
     counts = share.sum(0)
     means = (share.T @ z) / counts.clamp(min=1e-6)[:, None]
-    overall = torch.cov(z.T) + 1e-6 * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    overall = torch.cov(z.T)
+    # fewer codes than dimensions leave it singular, and float32 rounds a smaller ridge away
+    overall.diagonal().add_(1e-4 * overall.diagonal().mean() + 1e-6)
     pulled = float(z.shape[1])
     covariances = []
     for k, mean in enumerate(means):

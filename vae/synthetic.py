@@ -122,7 +122,8 @@ def write_synthetic(
     if count < 10:
         raise UserError(f"the built-in data set needs at least 10 faces; got {count}")
     marker = root / "synthetic.json"
-    label = json.dumps({"count": count, "seed": seed, "version": VERSION, "tied": tied})
+    ties = sorted(TIED_GLASSES.values()) if tied else None
+    label = json.dumps({"count": count, "seed": seed, "version": VERSION, "tied": ties})
     if marker.is_file() and marker.read_text(encoding="utf-8") == label:
         return
     marker.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/python train.py --data synthetic --image-size 64 --latent-dim 64 \
 		--epochs 14 --batch-size 32
 	$(BIN)/python generate.py --show grid reconstructions histograms
-	$(BIN)/python manipulate.py --strengths -2 -1 0 1 2
+	$(BIN)/python manipulate.py --strengths -0.5 0 0.5 1 1.5
 	@echo "Look at grid.png, histograms-means.png, Smiling.png and Eyeglasses.png there"
 
 test: .venv/installed

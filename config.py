@@ -45,18 +45,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 METHODS = ("mean", "balanced", "lda", "logistic")
 """of finding the direction of an attribute"""
 
+_GUIDE = "the guide's file; default: that of train_judge.py for the run's data and size"
 _PRIORS = ("standard", "gaussian", "mixture")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """train.py: the defaults are the best recipe for CelebA."""
-
-    recipe: str = option(
-        "best",
-        "named settings: best, the defaults here, or classic, the published ones; flags win",
-        choices=tuple(RECIPES),
-    )
+class _DataConfig:
+    """What the scripts that train on a data set have in common."""
 
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
@@ -67,6 +62,37 @@ class TrainConfig:
     max_images: int | None = option(None, "take so many images, evenly over the list; default: all")
     cache_dir: str = option("data/cache", "where packed arrays live")
     skip_bad_images: bool = option(False, "leave out images that cannot be read")
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require_at_least(self, 1, "crop_size")
+        _require_at_least(self, 10, "max_images")
+
+    def require_channels(self, name: str) -> None:
+        """Raise ValueError unless the field's widths are in range and halve the images evenly."""
+        channels = getattr(self, name)
+        _require(
+            min(channels) >= 1 and max(channels) <= _LARGEST,
+            f"{_flag(name)} must be positive, at most {_LARGEST}; got {channels}",
+        )
+        multiple = 2 ** len(channels)
+        _require(
+            self.image_size >= 32 and self.image_size % multiple == 0,
+            f"--image-size must be a multiple of {multiple}, at least 32; got {self.image_size}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig(_DataConfig):
+    """train.py: the defaults are the best recipe for CelebA."""
+
+    recipe: str = option(
+        "best",
+        "named settings: best, the defaults here, or classic, the published ones; flags win",
+        choices=tuple(RECIPES),
+    )
+
+    # Data
     download: bool = option(False, "fetch what is missing of CelebA into --data first")
     flip: bool = option(True, "mirror training images at random")
 
@@ -129,23 +155,14 @@ class TrainConfig:
     save_every_epochs: int = option(1, "epochs between writing last.pt")
 
     def __post_init__(self) -> None:
-        _require_choices(self)
-        multiple = 2 ** len(self.channels)
-        _require(
-            self.image_size >= 32 and self.image_size % multiple == 0,
-            f"--image-size must be a multiple of {multiple}, at least 32; got {self.image_size}",
-        )
-        _require_at_least(self, 1, "crop_size", "latent_dim", "epochs", "sample_every_epochs")
+        super().__post_init__()
+        self.require_channels("channels")
+        _require_at_least(self, 1, "latent_dim", "epochs", "sample_every_epochs")
         _require_at_least(self, 1, "save_every_epochs", "mixture_components")
-        _require_at_least(self, 10, "max_images")
         _require_at_least(self, 2, "batch_size")
         _require_at_least(self, 0, "beta", "beta_warmup_epochs", "clip_norm", "ema_decay")
         _require_at_least(self, 0, "temperature", "seed")
         _require(self.ema_decay < 1, f"--ema-decay must be below 1; got {self.ema_decay}")
-        _require(
-            min(self.channels) >= 1 and max(self.channels) <= _LARGEST,
-            f"--channels must be positive, at most {_LARGEST}; got {self.channels}",
-        )
         _require(
             self.latent_dim <= _LARGEST,
             f"--latent-dim must be at most {_LARGEST}; got {self.latent_dim}",
@@ -171,24 +188,24 @@ class _ModelConfig:
 
     checkpoint: str | None = option(None, "checkpoint file or run folder; default: the newest run")
     data: str | None = option(None, "data set of the run, where it lies elsewhere now")
-    seed: int = option(0, "seed of the noise")
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-
-    def __post_init__(self) -> None:
-        _require_choices(self)
-        _require_at_least(self, 0, "seed")
-
-
-@dataclass(frozen=True)
-class _PictureConfig(_ModelConfig):
-    """What generate.py and manipulate.py have in common."""
-
     prior: str | None = option(
         None, "density of new faces' codes; default: the recipe's", choices=_PRIORS
     )
     temperature: float | None = option(
         None, "scale of the sampled codes' distance to their mean; default: the recipe's"
     )
+    seed: int = option(0, "seed of the noise")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require_at_least(self, 0, "temperature", "seed")
+
+
+@dataclass(frozen=True)
+class _PictureConfig(_ModelConfig):
+    """What generate.py and manipulate.py have in common."""
+
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
     output: str | None = option(None, "picture to write; default: into the run's folder")
     files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
@@ -200,7 +217,6 @@ class _PictureConfig(_ModelConfig):
             self.output is None or Path(self.output).suffix.lower() in suffixes,
             f"--output must end in {', '.join(suffixes)}; got {self.output}",
         )
-        _require_at_least(self, 0, "temperature")
 
 
 @dataclass(frozen=True)
@@ -242,9 +258,7 @@ class ManipulateConfig(_PictureConfig):
     to: float | None = option(
         None, "instead of strengths: go on until the guide sees the attribute with this P"
     )
-    guide: str | None = option(
-        None, "the guide's file; default: that of train_judge.py for the run's data and size"
-    )
+    guide: str | None = option(None, _GUIDE)
     strengths: tuple[float, ...] = option(
         (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0),
         "steps along the direction; 1 is the distance between the class means",
@@ -278,12 +292,6 @@ class EvaluateConfig(_ModelConfig):
     """evaluate.py."""
 
     split: str = option("test", "split to measure on", choices=("train", "val", "test"))
-    prior: str | None = option(
-        None, "density of new faces' codes; default: the recipe's", choices=_PRIORS
-    )
-    temperature: float | None = option(
-        None, "scale of the sampled codes' distance to their mean; default: the recipe's"
-    )
     fid_weights: str | None = option(
         None, "weights of torch-fidelity's Inception network; with them FID and KID are measured"
     )
@@ -305,14 +313,11 @@ class EvaluateConfig(_ModelConfig):
         0.8, "mean P of the attribute, by the guide, that all methods are brought to"
     )
     count: int = option(256, "most faces that are edited")
-    guide: str | None = option(
-        None, "the guide's file; default: that of train_judge.py for the run's data and size"
-    )
+    guide: str | None = option(None, _GUIDE)
     judge: str | None = option(None, "the judge's file; default: beside the guide's default")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least(self, 0, "temperature")
         _require_at_least(self, 2, "samples", "count")
         _require(0 < self.to < 1, f"--to is a P in 0 to 1; got {self.to}")
         _require(
@@ -322,18 +327,10 @@ class EvaluateConfig(_ModelConfig):
 
 
 @dataclass(frozen=True)
-class JudgeConfig:
+class JudgeConfig(_DataConfig):
     """train_judge.py."""
 
-    # Data
-    data: str = option("data/celeba", "CelebA folder or zip with its attributes, or 'synthetic'")
     image_size: int = option(64, "side of the square images, in pixels: that of the faces to judge")
-    crop_size: int | None = option(
-        None, "side of the square cut from a picture, in its pixels; default: the layout's own"
-    )
-    max_images: int | None = option(None, "take so many images, evenly over the list; default: all")
-    cache_dir: str = option("data/cache", "where packed arrays live")
-    skip_bad_images: bool = option(False, "leave out images that cannot be read")
 
     # Networks
     guide_channels: tuple[int, ...] = option((24, 48, 96, 192), "widths of the guide's stages")
@@ -357,23 +354,12 @@ class JudgeConfig:
     )
 
     def __post_init__(self) -> None:
-        _require_choices(self)
-        _require_at_least(self, 1, "crop_size", "epochs")
+        super().__post_init__()
+        _require_at_least(self, 1, "epochs")
         _require_at_least(self, 2, "batch_size")
-        _require_at_least(self, 10, "max_images")
         _require_at_least(self, 0, "seed")
-        for name in ("guide_channels", "judge_channels"):
-            channels = getattr(self, name)
-            _require(
-                min(channels) >= 1 and max(channels) <= _LARGEST,
-                f"{_flag(name)} must be positive, at most {_LARGEST}; got {channels}",
-            )
-            multiple = 2 ** len(channels)
-            _require(
-                self.image_size >= 32 and self.image_size % multiple == 0,
-                f"--image-size must be a multiple of {multiple}, at least 32; "
-                f"got {self.image_size}",
-            )
+        self.require_channels("guide_channels")
+        self.require_channels("judge_channels")
         _require(self.seed < 2**63 - 1, f"--seed must be below 2^63 - 1; got {self.seed}")
         _require(
             0 < self.learning_rate < math.inf,

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +27,12 @@ from vae.checkpoint import (
 )
 from vae.device import pick_device
 from vae.directions import attribute_direction
-from vae.edits import edit_lines, keep_still, measure_methods, seen_on_real_faces
+from vae.edits import keep_still, measure_methods, seen_on_real_faces
 from vae.errors import UserError, script
 from vae.figures import save_latent_health, save_shifts
 from vae.files import write_text
 from vae.inception import feature_distances, inception_features, load_inception
-from vae.judge import Judge, JudgeCheckpoint, find_judge, load_judge, mean_auc
+from vae.judge import Judge, JudgeCheckpoint, mean_auc, open_judge
 from vae.latent import decode_codes, encode_batches, sample_posterior
 from vae.loader import PackedFaces, batches, load_run_faces
 from vae.metrics import (
@@ -46,35 +45,8 @@ from vae.metrics import (
 )
 from vae.model import VAE
 from vae.prior import Mixture
+from vae.report import Section, edit_lines, print_report
 from vae.training import validate
-
-Section = dict[str, Any]
-"""Names and values: numbers and short texts for people, lists and tables for programs as well."""
-
-UNITS = {
-    "total": "nats per image: recon + beta * kl, z sampled",
-    "recon": "nats per image, z sampled",
-    "kl": "nats per image",
-    "sigma": "deviation of the decoder, pixels in 0 .. 1",
-    "bits_per_dimension": "bits per 8-bit value, an upper bound; 8 is no model at all",
-    "sse": "squared error per image, from mu",
-    "psnr": "dB, from mu",
-    "ssim": "of 1, from mu",
-    "active_units": "dimensions in which the variance of mu is above 0.01",
-    "aggregate_kl": "nats, of the training codes' Gaussian to N(0, I)",
-    "aggregate_mean_norm": "length of the training codes' mean; 0 in N(0, I)",
-    "largest_eigenvalue": "of the training codes' covariance; 1 in N(0, I)",
-    "smallest_eigenvalue": "of the training codes' covariance; 1 in N(0, I)",
-    "uneven_directions": "share of the eigenvalues outside 1/2 .. 2",
-    "largest_correlation": "between two dimensions of the training codes",
-    "distance_faces": "median from the training codes, squared, in their metric; theirs is 1",
-    "distance_standard": "the same of samples of N(0, I)",
-    "distance_gaussian": "the same of samples of the prior",
-    "distance_mixture": "the same of samples of the prior",
-    "mean_auc": "area under the ROC curve; 0.5 is chance",
-    "kid_deviation": "over the subsets",
-}
-"""What stands behind a number in the text."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +137,15 @@ def report_model(job: Job, output: Path) -> None:
 
 def report_edits(job: Job, output: Path) -> None:
     """Measure the methods' edits, attribute by attribute; print and write the report."""
-    judges = {role: open_judge(job, role) for role in ("guide", "judge")}
+    device = pick_device(job.config.device)
+    judges = {
+        role: open_judge(role, getattr(job.config, role), job.checkpoint, device)
+        for role in ("guide", "judge")
+    }
     names = [ATTRIBUTE_NAMES[find_attribute(name)] for name in job.config.attribute]
     guide = judges["guide"][1]
     directions = {name: find_directions(job, guide, name) for name in names}
-    report = {"protocol": describe(job) | describe_judges(judges)}
+    report = {"protocol": describe(job) | describe_judges(job, judges)}
     print_report(report)
     for name in names:
         report[name] = measure_edits(job, judges, name, directions[name])
@@ -193,6 +169,8 @@ def describe(job: Job) -> Section:
         "data": job.config.data or trained["data"],
         "split": job.config.split,
         "n": len(job.rows),
+        "faces": job.faces.digest(),
+        "trained_on": job.checkpoint.digest,
         "crop": job.faces.crop,
         "resize": "bicubic",
         "image_size": job.model.arch["image_size"],
@@ -260,17 +238,13 @@ def measure_samples(job: Job) -> Section:
     return {**distances, "faces": len(job.rows), "drawn": job.config.samples}
 
 
-def open_judge(job: Job, role: str) -> tuple[Path, Judge, JudgeCheckpoint]:
-    """Return the guide or the judge, and where it lies."""
-    path = find_judge(role, getattr(job.config, role), job.checkpoint.config)
-    return path, *load_judge(path, pick_device(job.config.device))
-
-
-def describe_judges(judges: Mapping[str, tuple[Path, Judge, JudgeCheckpoint]]) -> Section:
+def describe_judges(job: Job, judges: Mapping[str, tuple[Path, Judge, JudgeCheckpoint]]) -> Section:
     """Return which judges steered and scored, and how well they see and tell people apart."""
     section: Section = {}
     for role, (path, _, checkpoint) in judges.items():
-        section |= {role: str(path), f"{role}_mean_auc": mean_auc(checkpoint.attributes)}
+        same = checkpoint.digest == job.faces.digest()
+        section |= {role: str(path), f"{role}_faces": "the same set" if same else "another set"}
+        section[f"{role}_mean_auc"] = mean_auc(checkpoint.attributes)
     identity = judges["judge"][2].identity
     section["identity_auc"] = identity and identity["held_out"]["auc"]
     return {name: value for name, value in section.items() if value is not None}
@@ -314,35 +288,6 @@ def measure_edits(
     x = torch.cat([x.cpu() for x in job.images(having, "looking")])
     mu, _ = encode_batches(job.model, x.split(128))
     return measured | {"having": seen_on_real_faces(job.model, judge, x, mu, name)}
-
-
-def print_report(report: Mapping[str, Section]) -> None:
-    """Print the sections for people to read; lists are left to the JSON."""
-    for heading, section in report.items():
-        print(heading.upper())
-        for name, value in section.items():
-            if isinstance(value, str | int | float):
-                print(f"  {name:<20} {as_text(value):<12} {UNITS.get(name, '')}".rstrip())
-        if "auc" in section:
-            print_areas(section)
-        print()
-
-
-def as_text(value: str | float) -> str:
-    """Return a value with the digits that mean something."""
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
-    return str(value)
-
-
-def print_areas(section: Section, columns: int = 3) -> None:
-    """Print the attributes from the one best read down, with how many of the faces have each."""
-    areas = sorted(section["auc"].items(), key=lambda entry: -entry[1])
-    cells = [f"{name:<20} {area:.3f} ({section['positives'][name]})" for name, area in areas]
-    for start in range(0, len(cells), columns):
-        print("  " + "".join(f"{cell:<34}" for cell in cells[start : start + columns]).rstrip())
-    if section["too_rare"]:
-        print(f"  too rare to be measured: {', '.join(section['too_rare'])}")
 
 
 if __name__ == "__main__":

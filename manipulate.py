@@ -25,11 +25,11 @@ from vae.checkpoint import (
 )
 from vae.device import pick_device
 from vae.directions import add_and_remove, attribute_direction, class_counts, sweep
-from vae.edits import STRENGTHS, keep_still, probabilities, reach
+from vae.edits import keep_still, move_until
 from vae.errors import UserError, script
 from vae.figures import save_labelled_grid
 from vae.images import above, picture_path, read_pictures, save_gif, save_grid, save_pictures
-from vae.judge import Judge, find_judge, load_judge
+from vae.judge import Judge, open_judge
 from vae.latent import decode_codes, encode_batches
 from vae.loader import batches, load_run_faces
 from vae.model import VAE
@@ -100,8 +100,7 @@ def find_direction(
 
 def find_guide(config: ManipulateConfig, checkpoint: Checkpoint) -> Judge:
     """Return the guide that --to and --keep ask."""
-    path = find_judge("guide", config.guide, checkpoint.config)
-    guide, _ = load_judge(path, pick_device(config.device))
+    path, guide, _ = open_judge("guide", config.guide, checkpoint, pick_device(config.device))
     print(f"guide: {path}")
     return guide
 
@@ -149,16 +148,12 @@ def write_reached(job: Job, guide: Judge, name: str, direction: Tensor, several:
     A face that does not get there is shown where the guide sees the most of the attribute.
     """
     target, path = job.config.to, job.picture(f"{name}-to-{job.config.to:g}", several)
-    codes = sweep(job.z, direction, STRENGTHS)
-    seen = probabilities(job.model, guide, codes, find_attribute(name))
-    strengths = reach(STRENGTHS, seen, target)
-    best = torch.tensor(STRENGTHS)[seen.argmax(1)]
+    edited, strengths, highest = move_until(job.model, guide, job.z, direction, name, target)
     labels = []
-    for label, strength, highest in zip(job.labels, strengths, seen.amax(1), strict=True):
-        found = f"{strength:+.2f}" if strength.isfinite() else f"not reached, {highest:.2f}"
+    for label, strength, most in zip(job.labels, strengths, highest, strict=True):
+        found = f"{strength:+.2f}" if strength.isfinite() else f"not reached, {most:.2f}"
         labels.append(f"{label}: {found}")
     print(f"{name}, strength for P = {target:g}:", *labels, sep="\n  ")
-    edited = job.z + torch.where(strengths.isfinite(), strengths, best)[:, None] * direction
     pairs = torch.stack([decode_codes(job.model, job.z), decode_codes(job.model, edited)], dim=1)
     save_labelled_grid(pairs, path, ["before", f"P {target:g}"], labels, name)
     job.save_files(pairs[:, 1], [f"{label}-{name}-to-{target:g}" for label in job.labels])

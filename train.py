@@ -44,15 +44,10 @@ from vae.training import Hyperparameters, Trainer
 @script
 def main(argv: Sequence[str] | None = None) -> None:
     """Configure, load the faces, build the model, train it epoch by epoch."""
-    # Configure: what no flag says comes from the run that goes on, else from recipe and config.py
-    flags = read_flags(TrainConfig, argv, __doc__)
-    resumed_path = find_checkpoint(flags["resume"] or None, LAST) if "resume" in flags else None
-    resumed = load_checkpoint(resumed_path) if resumed_path else None
-    layers = {"checkpoint": resumed.config} if resumed else {"recipe": chosen_recipe(flags)}
-    config, origins = resolve(TrainConfig, **layers, flag=flags)
+    # Configure
+    config, origins, resumed_path, resumed = read_settings(argv)
     if resumed:
         run_dir = resumed_path.parent
-        refuse_changes(config, resumed)
     else:
         run_dir = choose_run_dir(config.run_dir, f"{Path(config.data).stem}-{config.image_size}")
     device = pick_device(config.device)
@@ -70,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Build the model; take up what the run has learned
     trainer = make_trainer(config, faces, device, precision, ranks)
-    run = new_checkpoint(config, trainer)
+    run = new_checkpoint(config, origins, trainer)
     if resumed:
         require_same_faces(resumed, faces)
         trainer.load_state(resumed.training)
@@ -102,6 +97,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ranks.is_main:
         save_statistics(run, trainer, run_dir)
         print(*sorted(run_dir.iterdir()), sep="\n")
+
+
+def read_settings(
+    argv: Sequence[str] | None,
+) -> tuple[TrainConfig, dict[str, str], Path | None, Checkpoint | None]:
+    """Return the configuration, where each setting is from, and the checkpoint to go on from.
+
+    What no flag says comes from the run that goes on, else from the recipe and config.py.
+    """
+    flags = read_flags(TrainConfig, argv, __doc__)
+    if "resume" not in flags:
+        config, origins = resolve(TrainConfig, recipe=chosen_recipe(flags), flag=flags)
+        return config, origins, None, None
+    path = find_checkpoint(flags["resume"] or None, LAST)
+    resumed = load_checkpoint(path)
+    config, origins = resolve(TrainConfig, checkpoint=resumed.config, flag=flags)
+    refuse_changes(config, resumed)
+    return config, resumed.origins | dict.fromkeys(flags, "flag"), path, resumed
 
 
 def make_trainer(
@@ -150,12 +163,14 @@ def refuse_changes(config: TrainConfig, resumed: Checkpoint) -> None:
         raise UserError(f"the run has had {epochs} epochs: pass an --epochs above")
 
 
-def new_checkpoint(config: TrainConfig, trainer: Trainer) -> Checkpoint:
+def new_checkpoint(config: TrainConfig, origins: dict[str, str], trainer: Trainer) -> Checkpoint:
     """Return the run's checkpoint, but for what training changes."""
     # where the run lies and how it was started are not what it is
     settings = {**asdict(config), "run_dir": None, "resume": None, "download": False}
     faces = trainer.faces
-    return Checkpoint(settings, trainer.model.arch, faces.crop, faces.digest(), training={})
+    return Checkpoint(
+        settings, trainer.model.arch, faces.crop, faces.digest(), origins, training={}
+    )
 
 
 def advance(trainer: Trainer, run: Checkpoint, run_dir: Path, stop: StopSignal) -> None:

@@ -20,14 +20,11 @@ from vae.checkpoint import choose_run_dir, save_checkpoint
 from vae.device import memory_format, pick_device, pick_precision
 from vae.errors import UserError, script
 from vae.files import write_text
-from vae.judge import (
-    COMMON,
-    Judge,
-    JudgeCheckpoint,
+from vae.judge import COMMON, Judge, JudgeCheckpoint, mean_auc
+from vae.judge_training import (
     fit_identity,
     held_out_rows,
     known_attributes,
-    mean_auc,
     measure_attributes,
     train_epochs,
 )

@@ -30,7 +30,8 @@ from vae.loader import PackedFaces
 from vae.loss import Loss
 from vae.model import VAE
 from vae.schedule import epoch_order
-from vae.training import READ_EVERY_STEPS, RunningLoss, Trainer
+from vae.steps import RunningLoss
+from vae.training import READ_EVERY_STEPS, Trainer
 
 LEARNING_RATE = 1e-3
 

@@ -146,7 +146,7 @@ def run_fully(trainer: Trainer, epochs: int) -> dict[str, float]:
     training = sum(images / row["images_per_second"] for row in trainer.history[1:])
     with tempfile.TemporaryDirectory() as folder:
         saving = time.perf_counter()
-        state = Checkpoint({}, trainer.model.arch, trainer.faces.crop, "", trainer.state())
+        state = Checkpoint({}, trainer.model.arch, trainer.faces.crop, "", {}, trainer.state())
         save_checkpoint(state, Path(folder, "last.pt"))
         saved = time.perf_counter()
     return {

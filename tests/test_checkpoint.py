@@ -21,8 +21,8 @@ from vae.loader import load_run_faces
 def make_checkpoint(**changes):
     model = VAE(32, (4, 6), 5)
     training = {"weights": model.state_dict(), "average": None, "epoch": 2}
-    return Checkpoint(**{"config": {"seed": 1}, "arch": model.arch, "crop": "celeba", "digest": "d",
-                         "training": training, **changes})  # fmt: skip
+    known = {"config": {"seed": 1}, "arch": model.arch, "crop": "celeba", "digest": "d"}
+    return Checkpoint(**{**known, "origins": {}, "training": training, **changes})
 
 
 def test_a_checkpoint_rebuilds_its_model_by_itself(tmp_path):

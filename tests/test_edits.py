@@ -4,7 +4,15 @@ import torch
 
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
 from vae.directions import attribute_direction, mean_direction
-from vae.edits import keep_still, matched_strengths, mean_and_margin, measure_edit, reach
+from vae.edits import (
+    keep_still,
+    matched_strengths,
+    mean_and_margin,
+    measure_edit,
+    move_until,
+    reach,
+    see,
+)
 from vae.errors import UserError
 from vae.judge import Judge, predict
 from vae.latent import decode_codes, latent_statistics
@@ -61,17 +69,21 @@ class PlantedJudge(Judge):
     def features(self, x):
         return x.mean((2, 3))
 
-    def forward(self, x):
-        logits = torch.zeros(len(x), len(ATTRIBUTE_NAMES))
-        logits[:, [SMILING, MALE, CHEEKS]] = self.features(x)
+    def classify(self, features):
+        logits = torch.zeros(len(features), len(ATTRIBUTE_NAMES))
+        logits[:, [SMILING, MALE, CHEEKS]] = features
         return logits
+
+
+def measure(judge, x, edited):
+    return measure_edit(judge, see(judge, x), see(judge, edited), "Smiling")
 
 
 def test_shifts_on_a_planted_judge_are_the_planted_ones():
     torch.manual_seed(0)
     x = torch.rand(6, 3, 8, 8)
     change = torch.tensor([3.0, -1.0, 2.0]) + torch.randn(6, 3)
-    measured = measure_edit(PlantedJudge(), x, x + change[:, :, None, None], "Smiling")
+    measured = measure(PlantedJudge(), x, x + change[:, :, None, None])
     mean, margin = measured["shifts"]["Male"]
     assert mean == pytest.approx(change[:, 1].mean().item() / 2, rel=1e-4)
     assert margin == pytest.approx(1.96 * change[:, 1].std().item() / 2 / 6**0.5, rel=1e-4)
@@ -87,7 +99,7 @@ def test_shifts_on_a_planted_judge_are_the_planted_ones():
 
 def test_an_edit_that_changes_nothing_has_no_shift_and_no_drift():
     x = torch.rand(5, 3, 8, 8)
-    measured = measure_edit(PlantedJudge(), x, x, "Smiling")
+    measured = measure(PlantedJudge(), x, x)
     assert measured["mean_absolute_shift"] == 0
     assert measured["pixel_drift"] == (0, 0)
     assert measured["identity_drift"][0] == pytest.approx(0, abs=1e-6)
@@ -129,3 +141,14 @@ def test_what_is_kept_looks_the_same_to_the_guide_on_decoded_faces():
     assert still.norm().item() == pytest.approx((difference @ still / still.norm()).item())
     with pytest.raises(UserError, match="Smiling cannot be edited and kept"):
         keep_still(model, guide, statistics, "smiling", plain, ("Smiling",))
+
+
+def test_each_face_is_moved_until_the_guide_sees_the_attribute():
+    model, guide, direction = PlantedModel(), PlantedJudge(), torch.tensor([1.0, 0, 0, 0])
+    z = torch.tensor([[-1.0, 5, 0, 0], [2.0, 0, 0, 0], [-9.0, 0, 0, 0]])
+    moved, strengths, highest = move_until(model, guide, z, direction, "Smiling", 0.5)
+    torch.testing.assert_close(strengths[:2], torch.tensor([1.0, 0.0]))
+    assert strengths[2].isnan()
+    assert highest[2].item() == pytest.approx(torch.tensor(-3.0).sigmoid().item())
+    torch.testing.assert_close(moved[:, 0], torch.tensor([0.0, 2.0, -3.0]))
+    torch.testing.assert_close(moved[:, 1:], z[:, 1:])

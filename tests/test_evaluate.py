@@ -44,6 +44,7 @@ def test_a_report_carries_its_protocol(report):
     }
     named = ("recipe", "likelihood", "beta", "prior", "temperature")
     expected |= {name: checkpoint.config[name] for name in named}
+    expected |= {"faces": checkpoint.digest, "trained_on": checkpoint.digest}
     assert report["protocol"] == expected
 
 

@@ -10,7 +10,7 @@ from conftest import write_celeba
 import train_judge
 from config import JudgeConfig
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute, find_identities
-from vae.checkpoint import load_checkpoint
+from vae.checkpoint import load_checkpoint, load_model
 from vae.errors import UserError
 from vae.identity import (
     different_pairs,
@@ -19,7 +19,8 @@ from vae.identity import (
     verification_auc,
     within_whitening,
 )
-from vae.judge import COMMON, Judge, augment, load_judge, mean_auc, predict
+from vae.judge import COMMON, Judge, load_judge, mean_auc, open_judge, predict
+from vae.judge_training import augment
 from vae.loader import batches, load_faces
 
 SMALL = ["--image-size", "32", "--guide-channels", "4", "6", "--judge-channels", "5", "7", "8"]
@@ -124,13 +125,12 @@ def test_a_setting_out_of_range_is_named(field, value, message):
 # The network and its file
 
 
-def test_the_file_holds_the_mean_and_deviation_of_the_logits_of_real_held_out_faces(judges):
+def test_the_file_holds_the_deviation_of_the_logits_of_real_held_out_faces(judges):
     _, (judge, _) = judges
     faces = tiny_faces()
     rows = np.flatnonzero(faces.splits > 0)
-    logits = predict(judge, torch.cat(list(batches(faces, rows))), batch_size=7)
+    logits = predict(judge, torch.cat(list(batches(faces, rows))))
     assert logits.shape == (20, 40)
-    torch.testing.assert_close(judge.attribute_mean, torch.from_numpy(logits.numpy().mean(0)))
     deviation = torch.from_numpy(logits.numpy().std(0, ddof=1))
     torch.testing.assert_close(judge.attribute_std, deviation)
 
@@ -157,7 +157,7 @@ def test_a_gradient_reaches_the_pixels(judges):
 
 def test_identity_features_have_norm_one(judges):
     _, (judge, _) = judges
-    unit = judge.identity_features(torch.rand(3, 3, 32, 32))
+    unit = judge.identify(judge.features(torch.rand(3, 3, 32, 32)))
     assert unit.shape == (3, 8)
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(3))
 
@@ -267,3 +267,12 @@ def test_identities_are_read_by_name_and_a_bad_table_is_named(celeba):
 
 def test_there_is_a_logit_for_each_attribute():
     assert Judge((4, 5)).eval()(torch.rand(3, 3, 32, 32)).shape == (3, len(ATTRIBUTE_NAMES))
+
+
+def test_a_judge_of_another_crop_or_size_is_refused(judges, trained):
+    _, run = load_model(trained / "runs/celeba-32")
+    _, _, checkpoint = open_judge("judge", str(JUDGE), run, torch.device("cpu"))
+    assert checkpoint.crop == "celeba"
+    run.crop = "largest"
+    with pytest.raises(UserError, match=r"32 px, crop celeba; the run's are of 32 px, crop larg"):
+        open_judge("judge", str(JUDGE), run, torch.device("cpu"))

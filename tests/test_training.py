@@ -13,7 +13,8 @@ from vae.latent import seeded_noise
 from vae.loader import PackedFaces
 from vae.loss import psnr
 from vae.schedule import epoch_order, learning_rate_at, seed_noise
-from vae.training import Hyperparameters, Trainer, batch_loss, descend, validate
+from vae.steps import batch_loss, descend
+from vae.training import Hyperparameters, Trainer, validate
 
 CPU = torch.device("cpu")
 

@@ -39,6 +39,8 @@ class Checkpoint:
     crop: Crop
     digest: str
     """of the faces that it is trained on"""
+    origins: dict[str, str]
+    """of each setting: default, recipe or flag"""
     training: dict[str, Any]
     """Trainer.state(): weights, optimizer, generators, and how far the run has come"""
     statistics: Statistics | None = None
@@ -189,7 +191,7 @@ def training_statistics(model: VAE, faces: PackedFaces, config: Mapping[str, Any
     device = model.fc_mu.weight.device
     mu, logvar = encode_batches(model, batches(faces, rows, device=device, label="encoding"))
     attributes = None if faces.attributes is None else faces.attributes[rows]
-    z = sample_posterior(mu, logvar, seed).to(device)
+    z = sample_posterior(mu, logvar, seed)
     mixture = fit_mixture(z, config["mixture_components"], seed)
     statistics = latent_statistics(mu, logvar, attributes) | mixture_statistics(mixture)
     if attributes is not None:

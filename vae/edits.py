@@ -6,7 +6,7 @@ it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
 from vae.directions import attribute_direction, one_unit, sweep
 from vae.errors import UserError
-from vae.judge import Judge, extract_features, predict
+from vae.judge import Judge, look, predict
 from vae.latent import Statistics, decode_codes
 from vae.model import VAE
 from vae.prior import make_prior
@@ -51,6 +51,22 @@ def reach(strengths: Sequence[float], values: Tensor, target: float) -> Tensor:
     share = torch.where(first > 0, (target - low) / (high - low), 0.0)
     found = x[before] + share * (x[first] - x[before])
     return torch.where(above.any(1), found, torch.nan)
+
+
+def move_until(
+    model: VAE, guide: Judge, z: Tensor, direction: Tensor, name: str, target: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes z (N, D) moved until the guide's P of an attribute is target, face by face.
+
+    Also the strengths (N,), NaN where target is not reached, and the highest P (N,) on the way: a
+    face that does not get there is moved to where that is.
+    """
+    seen = probabilities(model, guide, sweep(z, direction, STRENGTHS), find_attribute(name))
+    strengths = reach(STRENGTHS, seen, target)
+    highest = seen.max(1)
+    best = torch.tensor(STRENGTHS)[highest.indices]
+    taken = torch.where(strengths.isfinite(), strengths, best)
+    return z + taken[:, None] * direction, strengths, highest.values
 
 
 def matched_strengths(
@@ -108,8 +124,25 @@ def mean_and_margin(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), 1.96 * (values.std() / len(values) ** 0.5).item()
 
 
-def measure_edit(judge: Judge, x: Tensor, edited: Tensor, name: str) -> dict[str, Any]:
-    """Return what the judge sees of an edit: images (N, 3, S, S) before and after it.
+class Seen(NamedTuple):
+    """Faces, and what the judge sees in them."""
+
+    x: Tensor
+    """(N, 3, S, S)"""
+    logits: Tensor
+    """(N, K)"""
+    identity: Tensor
+    """(N, F), of norm 1"""
+
+
+def see(judge: Judge, x: Tensor) -> Seen:
+    """Return images x (N, 3, S, S) with what the judge sees in them."""
+    logits, features = look(judge, x.split(128))
+    return Seen(x, logits, judge.identify(features))
+
+
+def measure_edit(judge: Judge, before: Seen, after: Seen, name: str) -> dict[str, Any]:
+    """Return what the judge sees of an edit of faces, from what it sees before and after it.
 
     success is the mean P of the attribute after it. shifts are the mean changes of the judge's
     logits over their standard deviation on real held-out faces, parts those of what the attribute
@@ -117,29 +150,23 @@ def measure_edit(judge: Judge, x: Tensor, edited: Tensor, name: str) -> dict[str
     features, pixel_drift the root of the mean squared change, both means over faces.
     """
     column = find_attribute(name)
-    before, after = predict(judge, x), predict(judge, edited)
-    change = (after - before) / judge.attribute_std.cpu()
+    change = (after.logits - before.logits) / judge.attribute_std.cpu()
     shifts = {
         other: mean_and_margin(change[:, index])
         for index, other in enumerate(ATTRIBUTE_NAMES)
         if index != column and judge.attribute_std[index] > 0
     }
     parts = {other: shifts.pop(other) for other in PARTS.get(name, ()) if other in shifts}
-    alike = (_identities(judge, x) * _identities(judge, edited)).sum(1)
+    pixels = (after.x - before.x).square().mean(dim=(1, 2, 3)).sqrt()
     return {
-        "success": mean_and_margin(after[:, column].sigmoid()),
+        "success": mean_and_margin(after.logits[:, column].sigmoid()),
         "mean_absolute_shift": float(np.mean([abs(shift) for shift, _ in shifts.values()])),
         "worst": sorted(shifts, key=lambda other: -abs(shifts[other][0]))[:3],
-        "identity_drift": mean_and_margin(1 - alike),
-        "pixel_drift": mean_and_margin((edited - x).square().mean(dim=(1, 2, 3)).sqrt()),
+        "identity_drift": mean_and_margin(1 - (before.identity * after.identity).sum(1)),
+        "pixel_drift": mean_and_margin(pixels),
         "parts": parts,
         "shifts": shifts,
     }
-
-
-def _identities(judge: Judge, x: Tensor) -> Tensor:
-    features = extract_features(judge, x.split(128))
-    return judge.identify(features.to(judge.identity_mean.device)).cpu()
 
 
 def measure_methods(
@@ -162,17 +189,21 @@ def measure_methods(
         for method, direction in directions.items()
     }
     matched, strengths = matched_strengths(STRENGTHS, curves, target)
-    x = decode_codes(model, mu)
+    before = see(judge, decode_codes(model, mu))
     methods = {}
     for method, direction in directions.items():
-        edited = decode_codes(model, mu + strengths[method] * direction)
+        after = see(judge, decode_codes(model, mu + strengths[method] * direction))
         methods[method] = {
             "strength": strengths[method],
             "highest": curves[method].max().item(),
-            **measure_edit(judge, x, edited, name),
+            **measure_edit(judge, before, after, name),
         }
-    return {"attribute": name, "n": len(mu), "target": target, "matched": matched} | {
-        "methods": methods
+    return {
+        "attribute": name,
+        "n": len(mu),
+        "target": target,
+        "matched": matched,
+        "methods": methods,
     }
 
 
@@ -189,30 +220,3 @@ def seen_on_real_faces(model: VAE, judge: Judge, x: Tensor, mu: Tensor, name: st
         "real": mean_and_margin(predict(judge, x)[:, column].sigmoid()),
         "reconstructed": mean_and_margin(reconstructed),
     }
-
-
-def edit_lines(measured: Mapping[str, Any]) -> list[str]:
-    """Return what measure_methods and seen_on_real_faces found as a table for people to read."""
-    having = measured["having"]
-    lines = [
-        "{attribute}: {n} faces without it, moved to a mean P of {matched:.2f} by the guide "
-        "(asked for {target:g})".format(**measured),
-        f"the judge's P on {having['n']} faces with it: {_as_text(having['real'])} real, "
-        f"{_as_text(having['reconstructed'])} reconstructed",
-        f"{'method':<26}{'strength':>9}{'success':>15}{'mean |shift|':>14}"
-        f"{'identity drift':>17}{'pixel drift':>16}  parts; worst shifts",
-    ]
-    for method, row in measured["methods"].items():
-        parts = [f"{name} {row['parts'][name][0]:+.2f}" for name in row["parts"]]
-        worst = [f"{name} {row['shifts'][name][0]:+.2f}" for name in row["worst"]]
-        lines.append(
-            f"{method:<26}{row['strength']:>9.2f}{_as_text(row['success']):>15}"
-            f"{row['mean_absolute_shift']:>14.3f}{_as_text(row['identity_drift']):>17}"
-            f"{_as_text(row['pixel_drift'], 3):>16}  {', '.join(parts) or '-'}; {', '.join(worst)}"
-        )
-    return lines
-
-
-def _as_text(value: tuple[float, float], digits: int = 2) -> str:
-    mean, margin = value
-    return f"{mean:.{digits}f} ± {margin:.{digits}f}"

@@ -78,7 +78,7 @@ def make_prior(name: str, statistics: Statistics | None, latent_dim: int) -> Mix
 
 def mixture_statistics(mixture: Mixture) -> Statistics:
     """Return a mixture as the statistics from which make_prior makes it again."""
-    return {f"mixture_{name}": value.cpu() for name, value in vars(mixture).items()}
+    return {f"mixture_{name}": value for name, value in vars(mixture).items()}
 
 
 def _one_gaussian(mean: Tensor, covariance: Tensor) -> Mixture:
@@ -86,29 +86,31 @@ def _one_gaussian(mean: Tensor, covariance: Tensor) -> Mixture:
 
 
 def fit_mixture(z: Tensor, components: int, seed: int, starts: int = 5) -> Mixture:
-    """Return the Gaussian mixture of highest likelihood that was found for codes z (N, D).
+    """Return the Gaussian mixture of highest penalised likelihood found for codes z (N, D).
 
     The ex-post density of Ghosh et al. (2020), by EM (Dempster et al., 1977): some steps from
     several starts, and the best of them to its end (Biernacki et al., 2003). Codes are posterior
-    samples, so no component is narrower than a posterior.
+    samples, so no component is narrower than a posterior. On the CPU, float32.
     """
     rng = np.random.default_rng(seed)
     if len(z) > MOST_CODES:
-        z = z[torch.from_numpy(rng.choice(len(z), MOST_CODES, replace=False)).to(z.device)]
+        z = z[torch.from_numpy(rng.choice(len(z), MOST_CODES, replace=False))]
+    # float64: a factor of a covariance needs more digits than float32 products leave
+    z = z.double()
     components = min(components, len(z))
     fits = (
         _run_em(z, _nearest(z, _spread_starts(z, components, rng)), steps=5) for _ in range(starts)
     )
     _, share, _ = max(fits, key=lambda fit: fit[2])
     mixture, _, _ = _run_em(z, share, steps=100)
-    return mixture
+    return Mixture(*(value.float() for value in vars(mixture).values()))
 
 
 def _spread_starts(z: Tensor, components: int, rng: np.random.Generator) -> Tensor:
     """Return codes (K, D) far from one another (k-means++, Arthur & Vassilvitskii, 2007)."""
     starts = z[int(rng.integers(len(z)))][None]
     while len(starts) < components:
-        nearest = torch.cdist(z, starts).square().amin(1).cpu().double().numpy()
+        nearest = torch.cdist(z, starts).square().amin(1).numpy()
         total = nearest.sum()
         chances = nearest / total if total > 0 else None
         starts = torch.cat([starts, z[int(rng.choice(len(z), p=chances))][None]])
@@ -121,9 +123,10 @@ def _nearest(z: Tensor, starts: Tensor) -> Tensor:
 
 
 def _run_em(z: Tensor, share: Tensor, steps: int) -> tuple[Mixture, Tensor, float]:
-    """Take steps of EM from each code's share (N, K) of the components, while they gain anything.
+    """Take steps of EM from each code's share (N, K) of the components.
 
-    Return the mixture, the shares, and the mean log density in nats a code.
+    Return the mixture, the shares, and the mean log density in nats a code, once a step gains less
+    than D / 1000 of them.
     """
     before = -math.inf
     for _ in range(steps):
@@ -132,7 +135,6 @@ def _run_em(z: Tensor, share: Tensor, steps: int) -> tuple[Mixture, Tensor, floa
         total = logs.logsumexp(1)
         share = (logs - total[:, None]).exp()
         now = total.mean().item()
-        # a thousandth of a nat a dimension is not seen in samples
         if now - before < 1e-3 * z.shape[1]:
             break
         before = now
@@ -140,7 +142,7 @@ def _run_em(z: Tensor, share: Tensor, steps: int) -> tuple[Mixture, Tensor, floa
 
 
 def _maximise(z: Tensor, share: Tensor) -> Mixture:
-    """Return the mixture of highest likelihood where share (N, K) of each code is a component's.
+    """Return the mixture of highest penalised likelihood, given each code's share (N, K) in it.
 
     Each covariance is drawn to that of all codes, as if D codes more of the component had it: a
     component of few codes has a covariance all the same (Fraley & Raftery, 2007).

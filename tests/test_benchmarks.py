@@ -139,12 +139,12 @@ def test_turns_are_taken_in_either_order():
     assert "".join(taken) == "abbaab"
 
 
-@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 def test_packing_gives_shares_of_bare_decoding_from_folder_and_zip(celeba, capsys):
     flags = ["--data", "data/celeba", "--image-size", "16", "--rounds", "2"]
     assert packing.main([*flags, "--max-images", "20", "--copies", "3"]) == 0
     figures = figures_printed(capsys)
     assert figures["count"] == 60
+    assert list(figures["seconds_of_finding"]) == ["folder", "zip"]
     for key in ("shares", "shares_of_torchvision"):
         assert list(figures[key]) == ["pack, folder", "pack, zip"]
         assert all(is_spread(share) for share in figures[key].values())

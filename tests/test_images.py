@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision.io import decode_jpeg
 
 from vae.errors import UserError
 from vae.images import (
+    UNREADABLE,
     above,
     crop_box,
     decode_picture,
@@ -20,6 +22,7 @@ from vae.images import (
     save_pictures,
     to_float,
     to_uint8,
+    why_unreadable,
 )
 
 
@@ -47,6 +50,65 @@ def test_a_photograph_is_turned_upright_and_made_rgb(tmp_path):
     pixels = decode_picture(file.getvalue(), 4, "largest")
     expected = np.asarray(upright)[:, 1:5]
     np.testing.assert_array_equal(pixels, np.repeat(expected[:, :, None], 3, axis=2))
+
+
+def picture_file(mode="RGB", suffix="jpeg", **options):
+    rng = np.random.default_rng(3)
+    noise = Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).resize((40, 56))
+    file = io.BytesIO()
+    noise.convert(mode).save(file, suffix, **options)
+    return file.getvalue()
+
+
+UPSIDE_DOWN = Image.Exif()
+UPSIDE_DOWN[0x0112] = 3
+PLAIN = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "full colour": {"subsampling": 0},
+    "restarts": {"restart_marker_blocks": 2},
+    "comment": {"comment": b"a face"},
+}
+NOT_PLAIN = {
+    "gray": {"mode": "L"},
+    "CMYK": {"mode": "CMYK"},
+    "turned": {"exif": UPSIDE_DOWN},
+    "colour profile": {"icc_profile": b"profile"},
+    "PNG": {"suffix": "png"},
+}
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, *NOT_PLAIN])
+@pytest.mark.parametrize("image_size", [32, 20])
+def test_torchvision_decodes_plain_jpegs_and_gives_pillows_pixels(kind, image_size):
+    given = []
+
+    def decoder(content):
+        given.append(content.numpy().tobytes())
+        return decode_jpeg(content)
+
+    content = picture_file(**(PLAIN | NOT_PLAIN)[kind])
+    pixels = decode_picture(content, image_size, 32, decoder)
+    assert given == ([content] if kind in PLAIN else [])
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    square = picture.crop((4, 12, 36, 44)).resize((image_size, image_size), Image.BICUBIC)
+    np.testing.assert_array_equal(pixels, np.asarray(square))
+
+
+@pytest.mark.parametrize("damage", ["cut in its header", "cut in its pixels", "of a huge size"])
+def test_of_a_damaged_jpeg_pillow_says_what_it_is(damage):
+    content = bytearray(picture_file())
+    frame = content.index(b"\xff\xc0")
+    if damage == "of a huge size":
+        content[frame + 5 : frame + 9] = b"\xff\xf0" * 2
+    else:
+        del content[frame + 3 if damage == "cut in its header" else -60 :]
+    errors = []
+    for decoder in (None, decode_jpeg):
+        with pytest.raises(UNREADABLE) as caught:
+            decode_picture(bytes(content), 16, "largest", decoder)
+        errors.append((caught.type, why_unreadable(caught.value)))
+    assert errors[0] == errors[1]
 
 
 def test_eight_bit_pixels_survive_the_way_to_floats_and_back():

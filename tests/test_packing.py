@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision
 
 import vae.packing
 from vae.celeba import Faces, find_faces
@@ -29,6 +30,15 @@ def test_two_processes_pack_what_one_does(celeba, monkeypatch):
         assert json.loads(path.with_suffix(".json").read_text())["bad"] == bad
     assert packed[1].any(axis=(1, 2, 3)).sum() == 20 * 60 - 2
     np.testing.assert_array_equal(packed[1], packed[2])
+
+
+def test_without_torchvisions_decoder_pillow_packs_the_same(celeba, monkeypatch):
+    faces = find_faces(celeba)
+    monkeypatch.setattr(vae.packing, "_FACES_WORTH_A_PROCESS", 30)
+    monkeypatch.setattr(vae.packing, "usable_cores", lambda: 2)
+    fast = np.load(pack(faces, 16, "celeba", Path("fast"))[0])
+    monkeypatch.delattr(torchvision.io, "decode_jpeg")
+    np.testing.assert_array_equal(np.load(pack(faces, 16, "celeba", Path("slow"))[0]), fast)
 
 
 def test_packing_that_breaks_off_leaves_no_file(celeba):

@@ -7,12 +7,7 @@ plain folder of pictures. Nothing is decoded here; `Faces.reader` gives the byte
 import contextlib
 import difflib
 import hashlib
-import io
 import os
-import struct
-import threading
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vae.errors import UserError
+from vae.zips import MEMBER, list_zip, zip_reader
 
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(
     """
@@ -34,10 +30,6 @@ SPLITS = ("train", "val", "test")
 
 _FOLDER = "img_align_celeba"
 CELEBA_FILES = (f"{_FOLDER}.zip", "list_attr_celeba.txt", "list_eval_partition.txt")
-_MEMBER_HEADER = struct.Struct("<26x2H")  # in a zip: how long name and notes after it are
-_SHORT_NAMES = 512  # bytes, for both
-_SMALL = 2**20
-_ENCRYPTED = 1
 _SUFFIXES = frozenset(("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp"))
 
 
@@ -50,6 +42,7 @@ class Faces:
     splits: np.ndarray  # (N,) uint8, an index into SPLITS
     attributes: np.ndarray | None  # (N, 40) bool, columns as ATTRIBUTE_NAMES; None where unknown
     aligned: bool  # True where CelebA's framing holds, False for pictures of any framing
+    members: np.ndarray | None = None  # (N,) of zips.MEMBER where the source is a zip
 
     def take(self, count: int) -> "Faces":
         """Return at most count of the faces, evenly spaced, so that splits keep their shares."""
@@ -61,6 +54,7 @@ class Faces:
             names=tuple(self.names[row] for row in rows),
             splits=self.splits[rows],
             attributes=None if self.attributes is None else self.attributes[rows],
+            members=None if self.members is None else self.members[rows],
         )
 
     @contextlib.contextmanager
@@ -69,17 +63,11 @@ class Faces:
 
         The function raises OSError where the bytes cannot be had, damage within a zip included.
         """
-        if not self.source.is_file():
+        if self.members is None:
             yield lambda name: _read_file(f"{self.source}/{name}")
             return
-        with _open_zip(self.source) as archive, open(self.source, "rb", buffering=0) as file:
-            members, lock = _zip_members(archive), threading.Lock()
-            yield (
-                lambda name: (
-                    _read_small_member(file, lock, members[name])
-                    or _read_member(archive, members[name])
-                )
-            )
+        with zip_reader(self.source, self.names, self.members) as read:
+            yield read
 
     def fingerprint(self) -> str:
         """Return 64 hex digits that change with any picture's name, size or modification time.
@@ -92,11 +80,9 @@ class Faces:
         return digest.hexdigest()
 
     def _facts(self) -> Iterator[tuple[str, int, int]]:
-        if self.source.is_file():
-            with _open_zip(self.source) as archive:
-                members = _zip_members(archive)
-            for name in self.names:
-                yield name, members[name].file_size, members[name].CRC
+        if self.members is not None:
+            checks = (self.members[field].tolist() for field in ("size", "crc"))
+            yield from zip(self.names, *checks, strict=True)
             return
         for name in self.names:
             try:
@@ -131,9 +117,14 @@ def find_faces(root: Path) -> Faces:
     if root.is_file() and root.suffix.lower() != ".zip":
         raise UserError(f"{root} is neither a folder nor a zip: pass the folder of the pictures")
     for source in _possible_sources(root):
-        names, aligned = _list_zip(source) if source.is_file() else _list_folder(source)
+        if source.is_file():
+            member_of, aligned = _list_zip(source)
+            names = sorted(member_of)
+            members = np.array([member_of[name] for name in names], MEMBER)
+        else:
+            (names, aligned), members = _list_folder(source), None
         if names:
-            return _describe(source, tuple(sorted(names)), aligned)
+            return _describe(source, tuple(names), aligned, members)
     found = "" if root.exists() else " (no such folder)"
     raise UserError(
         f"no images under {root}{found}: looked for {_FOLDER}/, {CELEBA_FILES[0]}, celeba/ "
@@ -160,36 +151,22 @@ def _list_folder(folder: Path) -> tuple[list[str], bool]:
         inside = Path(place).relative_to(folder).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         names += [prefix + name for name in files if _is_picture(name)]
-    return names, aligned
+    return sorted(names), aligned
 
 
-def _list_zip(path: Path) -> tuple[list[str], bool]:
-    """Return the pictures in a zip, and whether they are CelebA's."""
-    with _open_zip(path) as archive:
-        members = _zip_members(archive)
-    aligned = any(name != member.filename for name, member in members.items())
-    return list(members), aligned or path.stem == _FOLDER
+def _list_zip(path: Path) -> tuple[dict[str, tuple[int, ...]], bool]:
+    """Return where the pictures in a zip lie, by name, and whether they are CelebA's.
 
-
-def _zip_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the pictures of a zip by their names within CelebA's folder, if they lie in one."""
-    return {
-        member.filename.rpartition(f"{_FOLDER}/")[2]: member
-        for member in archive.infolist()
-        if _is_picture(member.filename)
-    }
+    Those are named within CelebA's folder, if they lie in one.
+    """
+    files = {name: member for name, member in list_zip(path).items() if _is_picture(name)}
+    members = {name.rpartition(f"{_FOLDER}/")[2]: member for name, member in files.items()}
+    return members, members.keys() != files.keys() or path.stem == _FOLDER
 
 
 def _is_picture(name: str) -> bool:
     hidden = name.startswith(".") or "/." in name
     return not hidden and name.rpartition(".")[2].lower() in _SUFFIXES
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is damaged ({error}): download it again") from error
 
 
 def _read_file(path: str) -> bytes:
@@ -198,37 +175,9 @@ def _read_file(path: str) -> bytes:
         return file.read()
 
 
-def _read_small_member(
-    file: io.FileIO, lock: threading.Lock, member: zipfile.ZipInfo
-) -> bytes | None:
-    """Return the bytes of a small deflated picture, or None where zipfile must look into it.
-
-    One read at its place in the zip, for half the time that zipfile takes. Only what has the right
-    checksum is returned; of anything unusual or damaged zipfile says what it is.
-    """
-    unusual = member.compress_type != zipfile.ZIP_DEFLATED or member.flag_bits & _ENCRYPTED
-    if unusual or member.compress_size > _SMALL:
-        return None
-    with lock:
-        file.seek(member.header_offset)
-        content = file.read(_MEMBER_HEADER.size + _SHORT_NAMES + member.compress_size)
-    try:
-        start = _MEMBER_HEADER.size + sum(_MEMBER_HEADER.unpack_from(content))
-        deflated = memoryview(content)[start : start + member.compress_size]
-        picture = zlib.decompress(deflated, -zlib.MAX_WBITS)
-    except (struct.error, zlib.error):
-        return None
-    return picture if zlib.crc32(picture) == member.CRC else None
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    try:
-        return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise OSError(f"damaged within the zip: {error}") from error
-
-
-def _describe(source: Path, names: tuple[str, ...], aligned: bool) -> Faces:
+def _describe(
+    source: Path, names: tuple[str, ...], aligned: bool, members: np.ndarray | None
+) -> Faces:
     """Return the faces of these names with what CelebA's tables say of them."""
     attribute_table = find_table(source, "list_attr_celeba") if aligned else None
     split_table = find_table(source, "list_eval_partition") if aligned else None
@@ -238,6 +187,7 @@ def _describe(source: Path, names: tuple[str, ...], aligned: bool) -> Faces:
         splits=_read_splits(split_table, names) if split_table else _hash_splits(names),
         attributes=_read_attributes(attribute_table, names) if attribute_table else None,
         aligned=aligned,
+        members=members,
     )
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from vae.celeba import Faces
 from vae.errors import UserError
 from vae.files import whole_file, write_text
-from vae.images import UNREADABLE, Crop, decode_picture, why_unreadable
+from vae.images import UNREADABLE, Crop, JpegDecoder, decode_picture, why_unreadable
 from vae.workers import usable_cores, worker_map
 
 
@@ -81,9 +81,10 @@ def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[
     bad: dict[str, str] = {}
     count = len(faces.names)
     workers = min(usable_cores(), count // _FACES_WORTH_A_PROCESS)
+    decode_jpeg = _fast_decoder() if workers > 1 else None
     with whole_file(path) as partial:
         first = _write_header(partial, (count, image_size, image_size, 3))
-        job = (faces, image_size, crop, partial, first)
+        job = (faces, image_size, crop, decode_jpeg, partial, first)
         with (
             worker_map(workers, _begin, job, chunk=_PIECES_AT_ONCE) as pack_all,
             tqdm(total=count, desc="packing", unit="image", disable=None) as bar,
@@ -93,6 +94,16 @@ def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[
                 bar.update(min(_FACES_A_PIECE, count - bar.n))
     _work.clear()
     return bad
+
+
+def _fast_decoder() -> JpegDecoder | None:
+    """Return torchvision's decoder, or None where that has left torchvision, as it is to."""
+    try:
+        # here: it takes as long as importing torch, and is for packing alone
+        from torchvision.io import decode_jpeg
+    except ImportError:
+        return None
+    return decode_jpeg
 
 
 _FACES_WORTH_A_PROCESS = 512
@@ -110,12 +121,22 @@ def _write_header(path: Path, shape: tuple[int, ...]) -> int:
         return file.tell()
 
 
-def _begin(faces: Faces, image_size: int, crop: Crop, path: Path, first: int) -> None:
+def _begin(
+    faces: Faces,
+    image_size: int,
+    crop: Crop,
+    decode_jpeg: JpegDecoder | None,
+    path: Path,
+    first: int,
+) -> None:
+    if decode_jpeg:
+        # of damage that it can read past it speaks there, as Pillow does not
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     reading = faces.reader()
     # one array for all pieces: new memory takes longer than what is written to it
     pixels = np.empty((_FACES_A_PIECE, image_size, image_size, 3), np.uint8)
     _work.update(names=faces.names, crop=crop, path=path, first=first, pixels=pixels)
-    _work.update(reading=reading, read=reading.__enter__())
+    _work.update(decode_jpeg=decode_jpeg, reading=reading, read=reading.__enter__())
 
 
 def _pack_piece(start: int) -> dict[str, str]:
@@ -124,13 +145,14 @@ def _pack_piece(start: int) -> dict[str, str]:
     Files are read before any is decoded: read and decoded by turns, both take longer.
     """
     names = _work["names"][start : start + _FACES_A_PIECE]
-    pixels, crop = _work["pixels"][: len(names)], _work["crop"]
+    pixels = _work["pixels"][: len(names)]
+    how = (pixels.shape[1], _work["crop"], _work["decode_jpeg"])
     pixels.fill(0)
     reasons: dict[str, str] = {}
     contents = [_attempt(reasons, name, _work["read"], name) for name in names]
     for name, content, row in zip(names, contents, pixels, strict=True):
         if content is not None:
-            square = _attempt(reasons, name, decode_picture, content, len(row), crop)
+            square = _attempt(reasons, name, decode_picture, content, *how)
             if square is not None:
                 row[:] = square
     _write_at(_work["first"] + start * pixels[0].nbytes, pixels)

@@ -157,9 +157,9 @@ class TrainConfig(_DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_channels("channels")
-        _require_at_least(self, 1, "latent_dim", "epochs", "sample_every_epochs")
+        _require_at_least(self, 1, "epochs", "sample_every_epochs")
         _require_at_least(self, 1, "save_every_epochs", "mixture_components")
-        _require_at_least(self, 2, "batch_size")
+        _require_at_least(self, 2, "latent_dim", "batch_size")
         _require_at_least(self, 0, "beta", "beta_warmup_epochs", "clip_norm", "ema_decay")
         _require_at_least(self, 0, "temperature", "seed")
         _require(self.ema_decay < 1, f"--ema-decay must be below 1; got {self.ema_decay}")
@@ -285,6 +285,10 @@ class ManipulateConfig(_PictureConfig):
             self.to is None or not (self.add or self.remove),
             "--to is for --attribute: --add and --remove have strength 1",
         )
+        _require(
+            not (self.gif and (self.to or self.add or self.remove)),
+            "--gif is of sweeps: --to, --add and --remove make none",
+        )
 
 
 @dataclass(frozen=True)
@@ -358,8 +362,13 @@ class JudgeConfig(_DataConfig):
         _require_at_least(self, 1, "epochs")
         _require_at_least(self, 2, "batch_size")
         _require_at_least(self, 0, "seed")
-        self.require_channels("guide_channels")
-        self.require_channels("judge_channels")
+        for name in ("guide_channels", "judge_channels"):
+            self.require_channels(name)
+            least = 2 * 2 ** len(getattr(self, name))
+            _require(
+                self.image_size >= least,
+                f"so many {_flag(name)} need an --image-size of {least}; got {self.image_size}",
+            )
         _require(self.seed < 2**63 - 1, f"--seed must be below 2^63 - 1; got {self.seed}")
         _require(
             0 < self.learning_rate < math.inf,

@@ -144,11 +144,12 @@ def report_edits(job: Job, output: Path) -> None:
     }
     names = [ATTRIBUTE_NAMES[find_attribute(name)] for name in job.config.attribute]
     guide = judges["guide"][1]
+    rows = {name: pick_rows(job, name) for name in names}
     directions = {name: find_directions(job, guide, name) for name in names}
     report = {"protocol": describe(job) | describe_judges(job, judges)}
     print_report(report)
     for name in names:
-        report[name] = measure_edits(job, judges, name, directions[name])
+        report[name] = measure_edits(job, judges, name, directions[name], *rows[name])
         print(*edit_lines(report[name]), "", sep="\n")
     write_text(output, json.dumps(report, indent=2) + "\n")
     figures = [output.with_name(f"{output.stem}-{name}.png") for name in names]
@@ -267,13 +268,8 @@ def find_directions(job: Job, guide: Judge, name: str) -> dict[str, Tensor]:
     }
 
 
-def measure_edits(
-    job: Job,
-    judges: Mapping[str, tuple[Path, Judge, JudgeCheckpoint]],
-    name: str,
-    directions: Mapping[str, Tensor],
-) -> Section:
-    """Return what the methods do to the split's faces without an attribute, at matched success."""
+def pick_rows(job: Job, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of the split's faces are looked at: those with an attribute, those without."""
     if job.faces.attributes is None:
         raise UserError("edits are measured on faces of known attributes: list_attr_celeba.txt")
     has = job.faces.attributes[job.rows, find_attribute(name)]
@@ -282,6 +278,18 @@ def measure_edits(
         split = job.config.split
         found = f"{has.sum():,} of the {has.size:,} {split} faces have it"
         raise UserError(f"{name}: {found}; measuring needs two with it and two without")
+    return having, lacking
+
+
+def measure_edits(
+    job: Job,
+    judges: Mapping[str, tuple[Path, Judge, JudgeCheckpoint]],
+    name: str,
+    directions: Mapping[str, Tensor],
+    having: np.ndarray,
+    lacking: np.ndarray,
+) -> Section:
+    """Return what the methods do to faces without an attribute, at matched success."""
     (_, guide, _), (_, judge, _) = judges["guide"], judges["judge"]
     mu, _ = encode_batches(job.model, job.images(lacking, "encoding"))
     measured = measure_methods(job.model, guide, judge, mu, directions, name, job.config.to)

@@ -20,7 +20,7 @@ from vae.checkpoint import choose_run_dir, save_checkpoint
 from vae.device import memory_format, pick_device, pick_precision
 from vae.errors import UserError, script
 from vae.files import write_text
-from vae.judge import COMMON, Judge, JudgeCheckpoint, mean_auc
+from vae.judge import COMMON, Judge, JudgeCheckpoint, judges_name, mean_auc
 from vae.judge_training import (
     fit_identity,
     held_out_rows,
@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Configure, load the faces, train and measure the guide and then the judge, report."""
     # Configure
     config, origins = resolve(JudgeConfig, flag=read_flags(JudgeConfig, argv, __doc__))
-    name = f"{Path(config.data).stem}-{config.image_size}-judges"
-    run_dir = choose_run_dir(config.run_dir, name)
+    run_dir = choose_run_dir(config.run_dir, judges_name(config.data, config.image_size))
     paths = {role: run_dir / f"{role}.pt" for role in ("guide", "judge")}
     refuse_overwriting(paths.values())
     print(as_table(config, origins))

@@ -70,7 +70,7 @@ def test_negative_strengths_are_numbers_and_not_flags():
         (TrainConfig, "channels", (), "--channels needs a value"),
         (TrainConfig, "crop_size", 0, "--crop-size must be at least 1"),
         (TrainConfig, "max_images", 3, "--max-images must be at least 10"),
-        (TrainConfig, "latent_dim", 0, "--latent-dim must be at least 1"),
+        (TrainConfig, "latent_dim", 1, "--latent-dim must be at least 2"),
         (TrainConfig, "latent_dim", 10**9, "--latent-dim must be at most 65536"),
         (TrainConfig, "seed", 2**63, "--seed must be below"),
         (TrainConfig, "run_dir", "", "--run-dir is empty"),
@@ -110,5 +110,7 @@ def test_a_field_out_of_range_is_named(config, field, value, message):
 def test_fields_that_contradict_each_other_are_named():
     with pytest.raises(ValueError, match="pass one of them"):
         TrainConfig(run_dir="a", resume="b")
+    with pytest.raises(ValueError, match="--gif is of sweeps"):
+        ManipulateConfig(gif=True, to=0.9)
     with pytest.raises(ValueError, match="--download fetches CelebA"):
         TrainConfig(data="synthetic", download=True)

@@ -134,7 +134,7 @@ def test_an_attribute_of_too_few_faces_gives_no_direction():
     attributes[:19, find_attribute("Bald")] = True
     statistics = make_statistics(mu, attributes)
     with pytest.raises(UserError, match="Young: 3,000 of the 3,000 training faces have it"):
-        attribute_direction(statistics, "Young")
+        attribute_direction(statistics, "Young", "mean")
     with pytest.raises(UserError, match=r"Bald: 19 of the 3,000 .* needs 20 faces with it and 20"):
         attribute_direction(statistics, "bald", "balanced")
     assert class_counts(statistics, SMILING) == (
@@ -154,7 +154,7 @@ def test_a_logistic_direction_that_was_not_fitted_is_refused():
 def test_without_attributes_an_edit_says_what_is_missing():
     mu, _ = make_codes()
     with pytest.raises(UserError, match=r"without attributes.*list_attr_celeba.txt"):
-        attribute_direction(make_statistics(mu, None), "Smiling")
+        attribute_direction(make_statistics(mu, None), "Smiling", "mean")
 
 
 def test_a_sweep_moves_in_proportion_and_leaves_strength_zero_exactly():

@@ -227,6 +227,15 @@ def test_edits_are_reported_for_each_attribute_and_method(judged, tmp_path, monk
     assert any(line.startswith("balanced, keeping Eyeglasses") for line in printed)
 
 
+def test_an_attribute_too_rare_to_measure_is_said_before_the_work(judged, monkeypatch, capsys):
+    monkeypatch.chdir(judged)
+    assert evaluate.main(["--edits", "--split", "val", "--attribute", "Smiling", "Bald"]) == 2
+    printed = capsys.readouterr()
+    assert "Bald: " in printed.err
+    assert "measuring needs two with it and two without" in printed.err
+    assert "SMILING" not in printed.out.upper()
+
+
 def test_without_a_judge_edits_say_how_to_train_one(home, capsys):
     assert evaluate.main(["--edits"]) == 2
     assert (

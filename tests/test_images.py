@@ -111,6 +111,15 @@ def test_of_a_damaged_jpeg_pillow_says_what_it_is(damage):
     assert errors[0] == errors[1]
 
 
+def test_a_picture_whose_notes_are_damaged_is_unreadable():
+    notes = Image.Exif()
+    notes[0x0112], notes[0x010E] = 3, "hello"
+    # a text where there should be numbers: PIL cannot write it again as it turns the picture
+    damaged = notes.tobytes().replace(b"\x0e\x01", b"\x2d\x01").replace(b"\x01\x0e", b"\x01\x2d")
+    with pytest.raises(UNREADABLE):
+        decode_picture(picture_file(exif=damaged), 16, "largest")
+
+
 def test_eight_bit_pixels_survive_the_way_to_floats_and_back():
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
     x = to_float(pixels)

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from vae.identity import (
     verification_auc,
     within_whitening,
 )
-from vae.judge import COMMON, Judge, load_judge, mean_auc, open_judge, predict
+from vae.judge import COMMON, Judge, find_judge, load_judge, mean_auc, open_judge, predict
 from vae.judge_training import augment
 from vae.loader import batches, load_faces
 
@@ -102,6 +103,20 @@ def test_judges_are_not_overwritten(judges, capsys):
     assert "name another --run-dir" in capsys.readouterr().err
 
 
+def test_the_newest_judge_is_taken_and_the_advice_has_the_runs_crop(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = {"data": "some/celeba", "image_size": 32, "crop_size": 40}
+    with pytest.raises(UserError, match=r"--data some/celeba --image-size 32 --crop-size 40, or"):
+        find_judge("judge", None, run)
+    for age, name in enumerate(["celeba-32-judges-2", "celeba-32-judges", "celeba-32-judges-3"]):
+        path = Path("runs", name, "guide.pt" if age == 2 else "judge.pt")
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, ns=(0, age))
+    assert find_judge("judge", None, run) == Path("runs/celeba-32-judges/judge.pt")
+    assert find_judge("guide", None, run) == Path("runs/celeba-32-judges-3/guide.pt")
+
+
 def test_faces_without_attributes_are_refused(celeba, capsys):
     (celeba / "list_attr_celeba.txt").unlink()
     assert train_judge.main(SMALL) == 2
@@ -113,13 +128,14 @@ def test_faces_without_attributes_are_refused(celeba, capsys):
     [
         ("image_size", 40, "--image-size must be a multiple of 16, at least 32"),
         ("guide_channels", (8, 0, 8, 8), "--guide-channels must be positive"),
+        ("guide_channels", (8,) * 7, "so many --guide-channels need an --image-size of 256"),
         ("epochs", 0, "--epochs must be at least 1"),
         ("learning_rate", math.nan, "--learning-rate must be positive"),
     ],
 )
 def test_a_setting_out_of_range_is_named(field, value, message):
     with pytest.raises(ValueError, match=message):
-        JudgeConfig(**{field: value})
+        JudgeConfig(**({"image_size": 128} | {field: value}))
 
 
 # The network and its file

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from vae import VAE
-from vae.errors import Interrupted, RunStopped, StopSignal
+from vae.errors import Interrupted, RunStopped, StopSignal, UserError
 from vae.latent import seeded_noise
 from vae.loader import PackedFaces
 from vae.loss import psnr
@@ -59,6 +59,11 @@ def train_step(model, optimizer, x, beta, precision="fp32"):
 def make_trainer(faces, seed=3, **settings):
     torch.manual_seed(seed)
     return Trainer(VAE(32, (4, 6), 5), faces, CPU, hyperparameters(**{"seed": seed, **settings}))
+
+
+def test_one_face_is_not_trained_on():
+    with pytest.raises(UserError, match="the train split has one face"):
+        make_trainer(make_faces(train=1))
 
 
 def test_training_equals_a_plain_loop_in_float64():

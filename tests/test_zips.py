@@ -1,3 +1,4 @@
+import shutil
 import zipfile
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from test_celeba import NAMES, zip_layout
 
 from vae.celeba import find_faces
+from vae.errors import UserError
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_BZIP2])
@@ -33,3 +35,49 @@ def test_damage_within_a_zip_is_an_os_error_of_that_picture_alone(tmp_path):
         with pytest.raises(OSError, match="damaged within the zip"):
             read(NAMES[0])
         assert read(NAMES[1])
+
+
+def test_of_a_zip_that_lost_its_beginning_the_rest_can_be_read(tmp_path):
+    path = zip_layout(tmp_path) / "img_align_celeba.zip"
+    path.write_bytes(path.read_bytes()[200:])
+    faces = find_faces(path)
+    with faces.reader() as read:
+        with pytest.raises(OSError, match=r"damaged within the zip|Invalid argument"):
+            read(NAMES[0])
+        assert read(NAMES[-1])
+
+
+@pytest.mark.parametrize("damage", ["a name that is no text", "a version that nobody reads"])
+def test_a_zip_that_cannot_be_listed_is_named(tmp_path, damage):
+    path = zip_layout(tmp_path) / "img_align_celeba.zip"
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    if damage == "a name that is no text":
+        content[entry + 8 : entry + 10] = (0x800).to_bytes(2, "little")  # names are UTF-8
+        content[entry + 46] = 0xFF
+    else:
+        content[entry + 6] = 99
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"img_align_celeba.zip is damaged .*: download it again"):
+        find_faces(path)
+
+
+def test_damage_of_any_method_is_an_os_error(tmp_path):
+    path = tmp_path / "faces.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.jpg", np.random.default_rng(0).bytes(3000))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    with find_faces(path).reader() as read, pytest.raises(OSError, match="damaged within the zip"):
+        read("a.jpg")
+
+
+def test_a_picture_that_has_left_the_zip_is_an_os_error(tmp_path):
+    path = zip_layout(tmp_path) / "img_align_celeba.zip"
+    faces = find_faces(path)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("b.jpg", b"another")
+    shutil.move(tmp_path / "other.zip", path)
+    with faces.reader() as read, pytest.raises(OSError, match="no longer in the zip"):
+        read(NAMES[5])

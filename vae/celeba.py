@@ -271,6 +271,8 @@ def _numbered_lines(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
             yield ((n, line.replace(",", " ").split()) for n, line in enumerate(lines, start=1))
     except UnicodeDecodeError as error:
         raise _misfit(path, f"is damaged ({error.reason})") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _read_rows(

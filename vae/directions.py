@@ -21,7 +21,7 @@ MOST_FACES = 50_000
 """that logistic classifiers are fitted to"""
 
 
-def attribute_direction(statistics: Statistics, name: str, method: str = "mean") -> Tensor:
+def attribute_direction(statistics: Statistics, name: str, method: str) -> Tensor:
     """Return the direction in which an attribute grows, (D,); adding it is one unit of strength.
 
     method is one of METHODS.

@@ -19,7 +19,7 @@ def download(root: Path) -> None:
     Raises UserError if gdown is not installed or Google does not hand the files out, and
     RunStopped if they cannot be written.
     """
-    # here: importing torchvision takes longer than importing torch, and few runs download
+    # here: importing torchvision takes as long as importing torch, and few runs download
     from torchvision.datasets import CelebA
     from torchvision.datasets.utils import download_file_from_google_drive
 

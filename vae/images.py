@@ -18,7 +18,7 @@ from vae.files import whole_file
 # of a damaged picture PIL warns before it raises
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 Crop = str | int
 """How a square is cut: "celeba", "largest", or its side in pixels."""
@@ -37,7 +37,10 @@ def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
     sides = {"celeba": round(128 * width / 178), "largest": min(width, height)}
     side = sides[crop] if isinstance(crop, str) else crop
     if side > min(width, height):
-        raise UserError(f"--crop-size {side} does not fit into a picture of {width} x {height}")
+        raise UserError(
+            f"a square of {side} does not fit into a picture of {width} x {height}: --crop-size "
+            "says how large it is"
+        )
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
@@ -160,7 +163,7 @@ def _filled(row: Tensor, columns: int) -> Tensor:
 def make_grid(x: Tensor, columns: int, gap: int = 2) -> Tensor:
     """Return images in [0, 1] as one (3, H, W), columns to a row, gap pixels of white around each.
 
-    What torchvision.utils.make_grid does; importing that takes longer than importing torch.
+    What torchvision.utils.make_grid does; importing that takes as long as importing torch.
     """
     columns = min(columns, len(x))
     missing = -len(x) % columns

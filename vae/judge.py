@@ -23,17 +23,13 @@ COMMON = 50
 """positives among the held-out faces from which on an attribute counts in the mean AUC"""
 
 
-COMMON = 50
-"""positives among the held-out faces from which on an attribute counts in the mean AUC"""
-
-
 class Judge(nn.Module):
     """Convolutional classifier of the 40 attributes; its features also tell people apart.
 
     Each of the len(channels) stages halves the side.
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64, 128, 192)) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.arch = {"channels": list(channels)}
         width = channels[-1]
@@ -153,16 +149,27 @@ def open_judge(
 
 
 def find_judge(role: str, path: str | None, config: Mapping[str, Any]) -> Path:
-    """Return the file of the guide or the judge: path, or that of a run's data and image size.
+    """Return the file of the guide or the judge: path, or the newest of a run's data and size.
 
     config is the run's. Raises UserError if it is not there.
     """
-    data, size = config["data"], config["image_size"]
-    found = Path(path or RUNS / f"{Path(data).stem}-{size}-judges" / f"{role}.pt")
-    if not found.exists():
+    data, size, crop = config["data"], config["image_size"], config["crop_size"]
+    name = judges_name(data, size)
+    folders = (RUNS / name, *RUNS.glob(f"{name}-[0-9]*"))
+    trained = [found for folder in folders if (found := folder / f"{role}.pt").exists()]
+    if path is None and trained:
+        return max(trained, key=lambda found: found.stat().st_mtime)
+    expected = Path(path or RUNS / name / f"{role}.pt")
+    if not expected.exists():
         command = f"python train_judge.py --data {data} --image-size {size}"
-        raise UserError(f"there is no {role} at {found}: {command}, or pass --{role}")
-    return found
+        command += f" --crop-size {crop}" if crop else ""
+        raise UserError(f"there is no {role} at {expected}: {command}, or pass --{role}")
+    return expected
+
+
+def judges_name(data: str, image_size: int) -> str:
+    """Return the name of the folder under RUNS for the judges of a data set's faces."""
+    return f"{Path(data).stem}-{image_size}-judges"
 
 
 def mean_auc(attributes: Mapping[str, Mapping[str, Any]]) -> float | None:

@@ -112,7 +112,7 @@ def _require_skip(faces: Faces, bad: dict[str, str], path: Path, skip: bool) -> 
         name, reason = next(iter(bad.items()))
         raise UserError(
             f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} such files of "
-            f"{len(faces.names):,} (list in {listing}). --skip-bad-images leaves them out"
+            f"{len(faces.names):,} (list in {listing}). train.py --skip-bad-images leaves them out"
         )
 
 

@@ -68,7 +68,7 @@ def _already_packed(path: Path, contents: Path, wanted: dict[str, Any]) -> dict[
 
 
 def _require_space(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free + (path.stat().st_size if path.exists() else 0)
+    free = shutil.disk_usage(path.parent).free
     if size > free:
         raise UserError(
             f"the packed faces need {size / 1e9:.2f} GB and {path.parent} has {free / 1e9:.2f} GB "
@@ -101,7 +101,7 @@ def _fast_decoder() -> JpegDecoder | None:
     try:
         # here: it takes as long as importing torch, and is for packing alone
         from torchvision.io import decode_jpeg
-    except ImportError:
+    except (ImportError, RuntimeError):  # RuntimeError: it was built for another torch
         return None
     return decode_jpeg
 
@@ -110,7 +110,7 @@ _FACES_WORTH_A_PROCESS = 512
 _FACES_A_PIECE = 32
 _PIECES_AT_ONCE = 4
 _work: dict[str, Any] = {}
-"""What a packing process works on; it is opened once, since the list of a zip takes seconds."""
+"""What a packing process works on, opened and made once."""
 
 
 def _write_header(path: Path, shape: tuple[int, ...]) -> int:
@@ -165,6 +165,8 @@ def _attempt(
     """Return what step gives; None, with a reason under name, if the picture is unreadable."""
     try:
         return step(*arguments)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
     except UNREADABLE as error:
         reasons[name] = why_unreadable(error)
         return None

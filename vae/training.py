@@ -108,6 +108,8 @@ class Trainer:
         self.resident = place_pixels(faces, device)
         # all ranks take the same steps: the few images that do not go round sit an epoch out
         count = len(faces.rows("train"))
+        if count < 2:
+            raise UserError("the train split has one face, and its codes have no covariance")
         self.images_an_epoch = count - count % ranks.size
         self.steps_an_epoch = -(-self.images_an_epoch // settings.batch_size)
         self.epoch = 0

@@ -7,6 +7,7 @@ would read it anew.
 import contextlib
 import functools
 import io
+import lzma
 import struct
 import threading
 import zipfile
@@ -19,9 +20,10 @@ import numpy as np
 from vae.errors import UserError
 
 MEMBER = np.dtype(
-    [("offset", "u8"), ("packed", "u8"), ("size", "u8"), ("crc", "u4"), ("how", "u2")]
+    [("offset", "i8"), ("packed", "i8"), ("size", "i8"), ("crc", "u4"), ("how", "u2")]
 )
-"""Where a picture begins in the zip, its bytes there and unpacked, its checksum, its method."""
+"""Where a file begins in the zip (below 0 where the zip lacks its beginning), how many bytes it has
+there and unpacked, its checksum, its method."""
 
 _HEADER = struct.Struct("<26x2H")  # at offset; it ends with how long name and notes after it are
 _SHORT_NAMES = 512  # bytes, for both
@@ -33,7 +35,7 @@ _UNUSUAL = 0xFFFF  # method of what zipfile must look into
 def list_zip(path: Path) -> dict[str, tuple[int, ...]]:
     """Return all files of a zip: a MEMBER by each name.
 
-    Raises UserError if the zip is damaged.
+    Raises UserError if the zip is damaged or cannot be read.
     """
     with _open(path) as archive:
         return {
@@ -70,7 +72,7 @@ def zip_reader(
             if content is None:
                 with lock:
                     archive, file_at = whole_list()
-                content = _read_any(archive, file_at[member_of[name][0]])
+                content = _read_any(archive, file_at.get(member_of[name][0]))
             return content
 
         yield read
@@ -99,15 +101,19 @@ def _read_small(
     return content if zlib.crc32(content) == crc else None
 
 
-def _read_any(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _read_any(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> bytes:
+    if member is None:
+        raise OSError("no longer in the zip")
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise OSError(f"damaged within the zip: {error}") from error
 
 
 def _open(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): download it again") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error

@@ -42,7 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Named sets of differences from the field defaults of TrainConfig."""
 
-METHODS = ("mean", "balanced", "lda", "logistic")
+METHODS = ("mean", "balanced", "round-trip", "lda", "logistic")
 """of finding the direction of an attribute"""
 
 _GUIDE = "the guide's file; default: that of train_judge.py for the run's data and size"
@@ -251,7 +251,9 @@ class ManipulateConfig(_PictureConfig):
     attribute: tuple[str, ...] = option(
         ("Smiling", "Eyeglasses"), "attributes to sweep, in any case", metavar="NAME"
     )
-    method: str = option("balanced", "how directions are found (README, 'Edits')", choices=METHODS)
+    method: str = option(
+        "round-trip", "how directions are found (README, 'Edits')", choices=METHODS
+    )
     keep: tuple[str, ...] = option(
         (), "attributes that the guide is to see unchanged", metavar="NAME"
     )

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from benchmarks.measuring import positive
 from vae.checkpoint import find_checkpoint, load_model
-from vae.directions import METHODS, attribute_direction, logistic_normals
+from vae.directions import METHODS, attribute_direction, logistic_normals, round_trips
 from vae.errors import script
 from vae.latent import Statistics, encode_batches, latent_statistics
 from vae.loader import batches, load_faces
@@ -66,6 +66,7 @@ def drawn_statistics(args: argparse.Namespace, model: VAE, seed: int, tied: bool
     has = faces.attributes[rows]
     statistics = latent_statistics(mu, logvar, has)
     statistics["logistic_normals"] = logistic_normals(mu, torch.from_numpy(has))
+    statistics["round_trips"] = round_trips(model, statistics)
     return statistics
 
 

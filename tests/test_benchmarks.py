@@ -175,5 +175,5 @@ def test_tied_glasses_gives_each_methods_cosine(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert tied_glasses.main(["--checkpoint", "run", "--count", "150"]) == 0
     cosines = figures_printed(capsys)["cosines"]
-    assert list(cosines) == ["mean", "balanced", "lda", "logistic"]
+    assert list(cosines) == ["mean", "balanced", "round-trip", "lda", "logistic"]
     assert all(-1 <= cosine <= 1 for cosine in cosines.values())

@@ -81,6 +81,15 @@ def test_statistics_that_are_missing_are_computed_and_stored(home, tmp_path):
         torch.testing.assert_close(again[name], value)
 
 
+def test_round_trips_that_an_older_file_lacks_are_added_without_its_faces(home, tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint = load_checkpoint(Path("runs/celeba-32/last.pt"))
+    expected = checkpoint.statistics.pop("round_trips")
+    save_checkpoint(checkpoint, path)
+    require_statistics(path, *load_model(path), "nowhere")
+    torch.testing.assert_close(load_checkpoint(path).statistics["round_trips"], expected)
+
+
 def test_statistics_are_not_computed_from_other_faces_or_none(home, tmp_path):
     path = tmp_path / "last.pt"
     without_statistics(path)

@@ -3,13 +3,17 @@ import pytest
 import torch
 from test_training import hyperparameters
 
+import vae.directions
 from vae import VAE
-from vae.celeba import find_attribute
+from vae.celeba import ATTRIBUTE_NAMES, find_attribute
 from vae.directions import (
     METHODS,
+    PARTS,
+    TRIP_RIDGE,
     attribute_direction,
     class_counts,
     logistic_normals,
+    round_trips,
     sweep,
 )
 from vae.errors import StopSignal, UserError
@@ -105,11 +109,92 @@ def test_lda_is_the_shrunk_discriminant_of_the_codes_themselves():
     assert cosine(found, torch.from_numpy(oracle)) > 1 - 1e-6
 
 
+class LinearTrip(VAE):
+    """Its faces are codes, and encoding a face gives its code times a matrix."""
+
+    def __init__(self, trip):
+        super().__init__(32, (4,), len(trip))
+        self.trip = trip
+
+    def decode(self, z):
+        return z
+
+    def encode(self, x):
+        return x @ self.trip, torch.zeros_like(x)
+
+
+def test_round_trips_say_what_a_line_reads_off_codes_that_come_back():
+    mu, attributes = make_codes()
+    trip = torch.randn(6, 6, generator=torch.manual_seed(0))
+    statistics = make_statistics(mu, attributes)
+    found = round_trips(LinearTrip(trip), statistics)
+    seen = [SMILING, MALE, GLASSES]
+    codes, has = mu.numpy() - mu.numpy().mean(0), attributes[:, seen]
+    lines, *_ = np.linalg.lstsq(codes, has - has.mean(0), rcond=None)
+    for column in seen:
+        unit = attribute_direction(statistics, ATTRIBUTE_NAMES[column], "balanced").numpy()
+        expected = unit @ trip.numpy() @ lines / has.std(0)
+        np.testing.assert_allclose(found[column, seen], expected, rtol=1e-2, atol=1e-4)
+    rare = np.setdiff1d(np.arange(40), seen)
+    assert not found[rare].any()
+    assert not found[:, rare].any()
+
+
+def test_a_round_trip_direction_solves_its_ridge_and_leaves_the_parts():
+    rng = np.random.default_rng(0)
+    attributes = rng.random((3000, 40)) < 0.5
+    mu = torch.from_numpy(rng.standard_normal((3000, 50)))
+    statistics = make_statistics(mu, attributes)
+    trips = rng.standard_normal((40, 40))
+    statistics["round_trips"] = torch.from_numpy(trips)
+    units = [attribute_direction(statistics, name, "balanced").numpy() for name in ATTRIBUTE_NAMES]
+    parts = [find_attribute(name) for name in PARTS["Smiling"]]
+    others = np.setdiff1d(np.arange(40), [SMILING, *parts])
+    among = trips[np.ix_(others, others)]
+    ridge = np.sqrt(TRIP_RIDGE) * abs(among.diagonal().mean()) * np.eye(len(others))
+    target = np.concatenate([trips[SMILING, others], np.zeros(len(others))])
+    taken, *_ = np.linalg.lstsq(np.vstack([among.T, ridge]), target, rcond=None)
+    expected = units[SMILING] - taken @ np.stack(units)[others]
+    found = METHODS["round-trip"](statistics, SMILING)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_without_a_ridge_nothing_else_comes_back_from_a_round_trip_and_with_it_less(monkeypatch):
+    mu, attributes = make_codes(n=20_000)
+    trip = torch.eye(6)
+    trip[4, 3] = 0.8  # glasses come back as glasses, and as male
+    model, statistics = LinearTrip(trip), make_statistics(mu, attributes)
+    statistics["round_trips"] = round_trips(model, statistics)
+    has = attributes[:, [MALE, SMILING]].astype(float)
+    lines, *_ = np.linalg.lstsq(mu.numpy() - mu.numpy().mean(0), has - has.mean(0), rcond=None)
+
+    def coming_back(method):
+        direction = attribute_direction(statistics, "Eyeglasses", method)
+        return np.abs((direction @ trip).numpy() @ lines)
+
+    balanced, ridged = coming_back("balanced"), coming_back("round-trip")
+    monkeypatch.setattr(vae.directions, "TRIP_RIDGE", 1e-9)
+    assert balanced[0] > 0.1
+    assert ridged[0] < balanced[0]
+    assert coming_back("round-trip").max() < 1e-3
+
+
+def test_without_anything_to_learn_from_round_trips_the_direction_is_the_balanced_one():
+    mu, attributes = make_codes()
+    statistics = make_statistics(mu, attributes)
+    statistics["round_trips"] = round_trips(LinearTrip(torch.zeros(6, 6)), statistics)
+    torch.testing.assert_close(
+        attribute_direction(statistics, "Smiling", "round-trip"),
+        attribute_direction(statistics, "Smiling", "balanced"),
+    )
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_unit_of_strength_is_the_distance_of_the_class_means_along_it(method):
     mu, attributes = make_codes()
     statistics = make_statistics(mu, attributes)
     statistics["logistic_normals"] = torch.randn(40, 6, generator=torch.manual_seed(0))
+    statistics["round_trips"] = torch.randn(40, 40, generator=torch.manual_seed(1))
     direction = attribute_direction(statistics, "Eyeglasses", method).double()
     having, lacking = classes(mu, attributes, GLASSES)
     difference = torch.from_numpy(having.mean(0) - lacking.mean(0))
@@ -190,7 +275,9 @@ def drawn_model(tmp_path_factory):
     def encode(name):
         faces, rows = sets[name], sets[name].rows("train")
         mu, logvar = encode_batches(trainer.model, batches(faces, rows, 128))
-        return mu, faces.attributes[rows], latent_statistics(mu, logvar, faces.attributes[rows])
+        statistics = latent_statistics(mu, logvar, faces.attributes[rows])
+        statistics["round_trips"] = round_trips(trainer.model, statistics)
+        return mu, faces.attributes[rows], statistics
 
     return trainer.model, encode
 
@@ -203,7 +290,7 @@ def edits(drawn_model):
 
     def change(name):
         z = mu[~torch.from_numpy(attributes[:, find_attribute(name)])]
-        direction = attribute_direction(statistics, name, "balanced")
+        direction = attribute_direction(statistics, name, "round-trip")
         return (decode_codes(model, z + direction) - decode_codes(model, z)).mean(0).numpy()
 
     return change

@@ -251,7 +251,7 @@ def test_each_face_goes_as_far_as_the_guide_asks(judged, tmp_path, monkeypatch, 
     assert manipulate.main([*flags, "--to", "0.000001", *output]) == 0
     printed = capsys.readouterr().out
     assert printed.count(": +0.00") == 3
-    assert "Smiling: balanced, from 20 faces with it, 20 without" in printed
+    assert "Smiling: round-trip, from 20 faces with it, 20 without" in printed
     assert manipulate.main([*flags, "--to", "0.999999", *output]) == 0
     assert capsys.readouterr().out.count("not reached, 0.") == 3
     assert len(list((tmp_path / "faces").iterdir())) == 6

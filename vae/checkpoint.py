@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vae.device import memory_format
-from vae.directions import logistic_normals
+from vae.directions import logistic_normals, round_trips
 from vae.errors import UserError
 from vae.files import whole_file
 from vae.images import Crop
@@ -196,6 +196,7 @@ def training_statistics(model: VAE, faces: PackedFaces, config: Mapping[str, Any
     statistics = latent_statistics(mu, logvar, attributes) | mixture_statistics(mixture)
     if attributes is not None:
         statistics["logistic_normals"] = logistic_normals(mu, torch.from_numpy(attributes))
+        statistics["round_trips"] = round_trips(model, statistics)
     return statistics
 
 
@@ -206,8 +207,8 @@ def require_statistics(
 
     Raises UserError if they have to be computed and the training faces are not there.
     """
-    if checkpoint.statistics is None:
-        stamp = path.stat().st_mtime_ns
+    stamp, before = path.stat().st_mtime_ns, checkpoint.statistics
+    if before is None:
         try:
             faces = load_run_faces(checkpoint.config, data, checkpoint.crop)
             require_same_faces(checkpoint, faces)
@@ -215,9 +216,12 @@ def require_statistics(
             lacks = f"{path} has no latent statistics yet, and they come from its training faces"
             raise UserError(f"{lacks}: {error}") from error
         checkpoint.statistics = training_statistics(model, faces, checkpoint.config)
-        # a run under way may have written newer weights meanwhile
-        if path.stat().st_mtime_ns == stamp:
-            save_checkpoint(checkpoint, path)
+    elif "class_sums" in before and "round_trips" not in before:
+        # written before there were any; they need no faces
+        checkpoint.statistics = before | {"round_trips": round_trips(model, before)}
+    # a run under way may have written newer weights meanwhile
+    if checkpoint.statistics is not before and path.stat().st_mtime_ns == stamp:
+        save_checkpoint(checkpoint, path)
     return checkpoint.statistics
 
 

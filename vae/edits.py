@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.directions import attribute_direction, one_unit, sweep
+from vae.directions import PARTS, attribute_direction, one_unit, sweep
 from vae.errors import UserError
 from vae.judge import Judge, look, predict
 from vae.latent import Statistics, decode_codes
@@ -25,9 +25,6 @@ STRENGTHS = tuple(np.arange(0, 6.01, 0.25).tolist())
 
 KEPT_AT, KEPT_FACES = 2.0, 64
 """the strength at which kept attributes are brought back, and how many samples are looked at"""
-
-PARTS = {"Smiling": ("High_Cheekbones", "Mouth_Slightly_Open")}
-"""Attributes that others consist of: they are to change with them."""
 
 
 def probabilities(model: VAE, guide: Judge, codes: Tensor, column: int) -> Tensor:

@@ -262,7 +262,7 @@ class ManipulateConfig(_PictureConfig):
     )
     guide: str | None = option(None, _GUIDE)
     strengths: tuple[float, ...] = option(
-        (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0),
+        (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
         "steps along the direction; 1 is the distance between the class means",
     )
     source: str = option(

@@ -28,7 +28,7 @@ from vae.directions import add_and_remove, attribute_direction, class_counts, sw
 from vae.edits import keep_still, move_until
 from vae.errors import UserError, script
 from vae.figures import save_labelled_grid
-from vae.images import above, picture_path, read_pictures, save_gif, save_grid, save_pictures
+from vae.images import picture_path, read_pictures, save_gif, save_pictures
 from vae.judge import Judge, open_judge
 from vae.latent import decode_codes, encode_batches
 from vae.loader import batches, load_run_faces
@@ -53,6 +53,10 @@ class Job:
     def picture(self, subject: str, several: bool = False) -> Path:
         """Return where the picture of a subject goes."""
         return picture_path(self.config.output, self.path.parent, subject, several)
+
+    def title(self, name: str) -> str:
+        """Return what a picture of an attribute's edit shows."""
+        return f"{name} ({describe_method(self.config)})"
 
     def save_files(self, x: Tensor, names: Sequence[str]) -> None:
         """Write each face as a picture of its own, if that was asked for."""
@@ -93,9 +97,14 @@ def find_direction(
     if config.keep:
         direction = keep_still(model, guide, statistics, name, direction, config.keep)
     having, lacking = class_counts(statistics, find_attribute(name))
-    kept = f", keeping {' '.join(config.keep)}" if config.keep else ""
-    print(f"{name}: {config.method}{kept}, from {having:,} faces with it, {lacking:,} without")
+    method = describe_method(config)
+    print(f"{name}: {method}, from {having:,} faces with it, {lacking:,} without")
     return direction
+
+
+def describe_method(config: ManipulateConfig) -> str:
+    """Return how directions are found, in words."""
+    return config.method + (f", keeping {' '.join(config.keep)}" if config.keep else "")
 
 
 def find_guide(config: ManipulateConfig, checkpoint: Checkpoint) -> Judge:
@@ -132,7 +141,7 @@ def write_sweep(job: Job, name: str, direction: Tensor, several: bool) -> list[P
     codes = sweep(job.z, direction, config.strengths)
     x = decode_codes(job.model, codes.flatten(0, 1))
     columns = [f"{strength:+g}" if strength else "0" for strength in config.strengths]
-    save_labelled_grid(x.unflatten(0, codes.shape[:2]), path, columns, job.labels, name)
+    save_labelled_grid(x.unflatten(0, codes.shape[:2]), path, columns, job.labels, job.title(name))
     job.save_files(x, [f"{label}-{name}{column}" for label in job.labels for column in columns])
     if not config.gif:
         return [path]
@@ -151,23 +160,24 @@ def write_reached(job: Job, guide: Judge, name: str, direction: Tensor, several:
     edited, strengths, highest = move_until(job.model, guide, job.z, direction, name, target)
     labels = []
     for label, strength, most in zip(job.labels, strengths, highest, strict=True):
-        found = f"{strength:+.2f}" if strength.isfinite() else f"not reached, {most:.2f}"
-        labels.append(f"{label}: {found}")
+        missed = "" if most >= target else f", P {most:.2f} at most"
+        labels.append(f"{label}: {strength:+.2f}{missed}")
     print(f"{name}, strength for P = {target:g}:", *labels, sep="\n  ")
     pairs = torch.stack([decode_codes(job.model, job.z), decode_codes(job.model, edited)], dim=1)
-    save_labelled_grid(pairs, path, ["before", f"P {target:g}"], labels, name)
+    save_labelled_grid(pairs, path, ["before", "after"], labels, job.title(name))
     job.save_files(pairs[:, 1], [f"{label}-{name}-to-{target:g}" for label in job.labels])
     return path
 
 
 def write_arithmetic(job: Job, directions: dict[str, Tensor]) -> list[Path]:
-    """Write the faces over those with some attributes added and others removed."""
+    """Write each face beside it with some attributes added and others removed."""
     config, path = job.config, job.picture("arithmetic")
     added, removed = ([directions[name] for name in names] for names in (config.add, config.remove))
-    x_edited = decode_codes(job.model, add_and_remove(job.z, added, removed))
-    columns = min(8, len(job.z))
-    save_grid(above(decode_codes(job.model, job.z), x_edited, columns), path, columns)
-    job.save_files(x_edited, [f"{label}-edited" for label in job.labels])
+    edited = add_and_remove(job.z, added, removed)
+    pairs = torch.stack([decode_codes(job.model, z) for z in (job.z, edited)], dim=1)
+    terms = [*(f"+{name}" for name in config.add), *(f"-{name}" for name in config.remove)]
+    save_labelled_grid(pairs, path, ["before", "after"], job.labels, job.title(" ".join(terms)))
+    job.save_files(pairs[:, 1], [f"{label}-edited" for label in job.labels])
     return [path]
 
 

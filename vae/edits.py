@@ -55,15 +55,15 @@ def move_until(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return codes z (N, D) moved until the guide's P of an attribute is target, face by face.
 
-    Also the strengths (N,), NaN where target is not reached, and the highest P (N,) on the way: a
-    face that does not get there is moved to where that is.
+    Also the strengths (N,) that this took and the highest P (N,) on the way: where that is below
+    target, the face is moved to where it is.
     """
     seen = probabilities(model, guide, sweep(z, direction, STRENGTHS), find_attribute(name))
     strengths = reach(STRENGTHS, seen, target)
     highest = seen.max(1)
     best = torch.tensor(STRENGTHS)[highest.indices]
     taken = torch.where(strengths.isfinite(), strengths, best)
-    return z + taken[:, None] * direction, strengths, highest.values
+    return z + taken[:, None] * direction, taken, highest.values
 
 
 def matched_strengths(
@@ -143,8 +143,9 @@ def measure_edit(judge: Judge, before: Seen, after: Seen, name: str) -> dict[str
 
     success is the mean P of the attribute after it. shifts are the mean changes of the judge's
     logits over their standard deviation on real held-out faces, parts those of what the attribute
-    consists of; each with its margin. identity_drift is 1 less the cosine between identity
-    features, pixel_drift the root of the mean squared change, both means over faces.
+    consists of; each with its margin, and only of attributes that the judge could be measured on.
+    identity_drift is 1 less the cosine between identity features, pixel_drift the root of the mean
+    squared change, both means over faces.
     """
     column = find_attribute(name)
     change = (after.logits - before.logits) / judge.attribute_std.cpu()

@@ -33,14 +33,15 @@ def save_labelled_grid(
     canvas = make_grid(x.flatten(0, 1), width, gap)
     dpi, cell = 100, max(CELL, side) + gap
     left, above = 20 + 8 * max(map(len, rows)), 56 if title else 28
-    size = (left + width * cell, above + height * cell)
+    # a title is 9 pixels a letter
+    size = (max(left + width * cell, 9 * len(title)), above + height * cell)
     figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi)
     box = (left / size[0], 0, width * cell / size[0], height * cell / size[1])
     axes = figure.add_axes(box)
     axes.imshow(to_uint8(canvas[None])[0], interpolation="lanczos" if side < CELL else "none")
     _label(axes, columns, rows, side, gap)
     if title:
-        figure.text(box[0] + box[2] / 2, 1 - 18 / size[1], title, ha="center", va="center")
+        figure.text(0.5, 1 - 18 / size[1], title, ha="center", va="center")
     save_figure(figure, path)
 
 

@@ -36,7 +36,7 @@ class Judge(nn.Module):
         self.stages = make_stages(channels)
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(width, len(ATTRIBUTE_NAMES))
-        # deviation of the logits on real held-out faces
+        # deviation of the logits on real held-out faces; 0: no logit that can be measured
         self.register_buffer("attribute_std", torch.ones(len(ATTRIBUTE_NAMES)))
         self.register_buffer("identity_mean", torch.zeros(width))
         self.register_buffer("identity_whitening", torch.eye(width))

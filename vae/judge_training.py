@@ -117,12 +117,12 @@ def measure_attributes(
     """Return each attribute's AUC on val, on test and on both ("held_out"), and its positives.
 
     None is not measured: all of the faces have the attribute, or none. Sets judge.attribute_std
-    from the same logits.
+    from the same logits, to zero for what is not measured: such logits mean nothing.
     """
     rows, count = held_out_rows(faces), len(faces.rows("val"))
     logits, _ = look(judge, batches(faces, rows, label="measuring"))
-    judge.attribute_std.copy_(logits.std(0))
     has = torch.from_numpy(known_attributes(faces)[rows])
+    judge.attribute_std.copy_(logits.std(0) * (has.any(0) & ~has.all(0)))
     parts = {"val": slice(count), "test": slice(count, None), "held_out": slice(None)}
     return {
         name: {"positives": int(has[:, column].sum())}

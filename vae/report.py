@@ -64,11 +64,13 @@ def print_areas(section: Section, columns: int = 3) -> None:
 def edit_lines(measured: Mapping[str, Any]) -> list[str]:
     """Return what measure_methods and seen_on_real_faces found as a table for people to read."""
     having = measured["having"]
+    others = len(next(iter(measured["methods"].values()))["shifts"])
     lines = [
         "{attribute}: {n} faces without it, moved to a mean P of {matched:.2f} by the guide "
         "(asked for {target:g})".format(**measured),
         f"the judge's P on {having['n']} faces with it: {_with_margin(having['real'])} real, "
-        f"{_with_margin(having['reconstructed'])} reconstructed",
+        f"{_with_margin(having['reconstructed'])} reconstructed; "
+        f"shifts are of {others} other attributes",
         f"{'method':<26}{'strength':>9}{'success':>15}{'mean |shift|':>14}"
         f"{'identity drift':>17}{'pixel drift':>16}  parts; worst shifts",
     ]

@@ -164,7 +164,9 @@ def write_reached(job: Job, guide: Judge, name: str, direction: Tensor, several:
         labels.append(f"{label}: {strength:+.2f}{missed}")
     print(f"{name}, strength for P = {target:g}:", *labels, sep="\n  ")
     pairs = torch.stack([decode_codes(job.model, job.z), decode_codes(job.model, edited)], dim=1)
-    save_labelled_grid(pairs, path, ["before", "after"], labels, job.title(name))
+    save_labelled_grid(
+        pairs, path, ["before", "after"], labels, f"{job.title(name)} to P {target:g}"
+    )
     job.save_files(pairs[:, 1], [f"{label}-{name}-to-{target:g}" for label in job.labels])
     return path
 

@@ -25,7 +25,7 @@ FEWEST_FACES = 20
 MOST_FACES = 50_000
 """that logistic classifiers are fitted to"""
 TRIP_STRENGTH, TRIP_FACES = 3.0, 64
-"""how far round trips go along each direction, and how many drawn faces they are averaged over"""
+"""how far round trips go along each direction, and over how many new faces they are averaged"""
 TRIP_RIDGE = 3.0
 """weight of the shares' squares, in mean squared changes of an attribute by its own direction"""
 
@@ -116,7 +116,7 @@ def round_trip_direction(statistics: Statistics, column: int) -> Tensor:
 def round_trips(model: VAE, statistics: Statistics) -> Tensor:
     """Return how attributes change on the way from a code to a face and back, (K, K).
 
-    Entry j, k: codes of drawn faces are moved along attribute j's balanced direction, decoded and
+    Entry j, k: codes of new faces are moved along attribute j's balanced direction, decoded and
     encoded again. What a straight line then reads off the codes of attribute k (least squares of
     the attributes on mu) has changed by so many of its deviations, a unit of strength. Zero where
     either attribute has fewer than FEWEST_FACES faces of one class.

@@ -160,8 +160,8 @@ def write_reached(job: Job, guide: Judge, name: str, direction: Tensor, several:
     edited, strengths, highest = move_until(job.model, guide, job.z, direction, name, target)
     labels = []
     for label, strength, most in zip(job.labels, strengths, highest, strict=True):
-        missed = "" if most >= target else f", P {most:.2f} at most"
-        labels.append(f"{label}: {strength:+.2f}{missed}")
+        missed = "" if most >= target else f"not reached, {most:.2f} at "
+        labels.append(f"{label}: {missed}{strength:+.2f}")
     print(f"{name}, strength for P = {target:g}:", *labels, sep="\n  ")
     pairs = torch.stack([decode_codes(job.model, job.z), decode_codes(job.model, edited)], dim=1)
     save_labelled_grid(

@@ -1,186 +1,170 @@
-"""Move faces along attribute directions: sweeps such as "make it smile" and "add glasses".
+"""Edit faces along attribute directions: make them smile, add glasses.
 
-Faces are random samples, faces of the val split, the mean face, or picture files. With --to each
-face goes as far as it takes until the guide (train_judge.py) sees the attribute. With --add or
---remove, plain arithmetic takes the place of the sweeps.
+The faces are random samples, validation faces, the mean face, or picture files. Each attribute
+gives a sweep over --strengths. With --to, each face moves until the guide (train_judge.py) gives
+the attribute this probability. With --add and --remove, attributes change together, by one unit.
 """
 
+import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from config import ManipulateConfig, read_flags, resolve
-from vae.celeba import ATTRIBUTE_NAMES, find_attribute
-from vae.checkpoint import (
-    Checkpoint,
-    find_checkpoint,
-    load_model,
-    require_statistics,
-    sample_codes,
-)
-from vae.device import pick_device
-from vae.directions import add_and_remove, attribute_direction, class_counts, sweep
-from vae.edits import keep_still, move_until
+from config import DEFAULT_ATTRIBUTES, STRENGTHS, ManipulateConfig
+from vae.editing.steering import keep_still, move_until
 from vae.errors import UserError, script
-from vae.figures import save_labelled_grid
-from vae.images import picture_path, read_pictures, save_gif, save_pictures
-from vae.judge import Judge, open_judge
-from vae.latent import decode_codes, encode_batches
-from vae.loader import batches, load_run_faces
-from vae.model import VAE
+from vae.flags import read_flags
+from vae.latent.directions import class_counts, find_attribute, sweep
+from vae.latent.interpolation import lerp
+from vae.models.judge import Judge
+from vae.pictures.figures import save_labelled_grid
+from vae.pictures.images import picture_paths, save_gif, save_pictures
+from vae.run import Run, open_judge, open_run
 
 GIF_FRAMES = 25
 
 
-@dataclass(frozen=True)
-class Job:
-    """What every picture of a call is made from."""
+class Edit(NamedTuple):
+    """What one picture shows: N rows, one for each face."""
 
-    config: ManipulateConfig
-    path: Path
-    model: VAE
-    checkpoint: Checkpoint
-    z: Tensor
-    """(N, D) the codes of the faces"""
-    labels: list[str]
-    """one a face"""
-
-    def picture(self, subject: str, several: bool = False) -> Path:
-        """Return where the picture of a subject goes."""
-        return picture_path(self.config.output, self.path.parent, subject, several)
-
-    def title(self, name: str) -> str:
-        """Return what a picture of an attribute's edit shows."""
-        return f"{name} ({describe_method(self.config)})"
-
-    def save_files(self, x: Tensor, names: Sequence[str]) -> None:
-        """Write each face as a picture of its own, if that was asked for."""
-        if self.config.files:
-            save_pictures(x, Path(self.config.files), names)
+    title: str
+    codes: Tensor
+    """(N, columns, D)"""
+    columns: Sequence[str]
+    notes: Sequence[str] = ()
+    """one for each face, or none"""
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load a model, take faces, edit them, print the paths of the pictures."""
-    config, _ = resolve(ManipulateConfig, flag=read_flags(ManipulateConfig, argv, __doc__))
-    names = [ATTRIBUTE_NAMES[find_attribute(name)] for name in config.attribute]
-    path = find_checkpoint(config.checkpoint)
-    model, checkpoint = load_model(path, pick_device(config.device))
-    print(f"checkpoint: {path}, epoch {checkpoint.training['epoch']}")
-    require_statistics(path, model, checkpoint, config.data)
-    guide = find_guide(config, checkpoint) if config.keep or config.to is not None else None
-    # all directions are found before a picture is written
-    wanted = [*config.add, *config.remove] or names
-    directions = {name: find_direction(config, model, checkpoint, guide, name) for name in wanted}
-    job = Job(config, path, model, checkpoint, *take_faces(config, path, model, checkpoint))
+    """Open a run, find directions, edit faces, write the pictures, print their paths."""
+    config = read_flags(ManipulateConfig, argv, __doc__)
+    run = open_run(config.checkpoint, config.device, config.data)
+    print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
+    wanted = [*config.add, *config.remove] or config.attribute
+    names = list(dict.fromkeys(run.chosen_attributes(wanted, DEFAULT_ATTRIBUTES)))
+    paths = picture_paths(config.output, run.folder, picture_subjects(config, names), config.files)
+    guide = find_guide(config, run)
+    # all edits are found before a picture is written: a mistake leaves nothing behind
+    directions = {name: find_direction(config, run, guide, name) for name in names}
+    z, labels = take_faces(config, run)
     if config.add or config.remove:
-        written = write_arithmetic(job, directions)
+        edits = [edit_together(config, run, directions, z)]
     elif config.to is not None:
-        written = [write_reached(job, guide, *one, len(names) > 1) for one in directions.items()]
+        edits = [edit_until(config, run, guide, *one, z) for one in directions.items()]
     else:
-        sweeps = (write_sweep(job, *one, len(names) > 1) for one in directions.items())
-        written = [picture for pictures in sweeps for picture in pictures]
-    print(*written, *([config.files] if config.files else []), sep="\n")
+        edits = [edit_in_steps(config, *one, z) for one in directions.items()]
+    pictures = zip(edits, paths.items(), strict=True)
+    lines = [write_edit(config, run, edit, labels, *place) for edit, place in pictures]
+    print(*itertools.chain(*lines), sep="\n")
 
 
-def find_direction(
-    config: ManipulateConfig, model: VAE, checkpoint: Checkpoint, guide: Judge | None, name: str
-) -> Tensor:
-    """Return the direction of an attribute, (D,); say what it is made from."""
-    statistics = checkpoint.statistics
-    direction = attribute_direction(statistics, name, config.method)
+def picture_subjects(config: ManipulateConfig, names: Sequence[str]) -> list[str]:
+    """Return the subject of each picture, for its file name."""
+    if config.add or config.remove:
+        return ["arithmetic"]
+    return [name if config.to is None else f"{name}-to-{config.to:g}" for name in names]
+
+
+def find_guide(config: ManipulateConfig, run: Run) -> Judge | None:
+    """Return the guide if --to or --keep needs it."""
+    if config.to is None and not config.keep:
+        return None
+    guide = open_judge("guide", run, config.judges)
+    print(f"guide: {guide.path}")
+    return guide.model
+
+
+def find_direction(config: ManipulateConfig, run: Run, guide: Judge | None, name: str) -> Tensor:
+    """Return the direction of an attribute, (D,); print how it was found."""
+    column, statistics = run.column(name), run.statistics
+    direction = run.direction(name, config.method)
     if config.keep:
-        direction = keep_still(model, guide, statistics, name, direction, config.keep)
-    having, lacking = class_counts(statistics, find_attribute(name))
-    method = describe_method(config)
-    print(f"{name}: {method}, from {having:,} faces with it, {lacking:,} without")
+        direction = keep_still(run.decode, guide, statistics, column, direction, config.keep)
+    having, lacking = class_counts(statistics, column)
+    print(f"{name}: {method(config)}, from {having:,} faces with it, {lacking:,} without")
     return direction
 
 
-def describe_method(config: ManipulateConfig) -> str:
+def method(config: ManipulateConfig) -> str:
     """Return how directions are found, in words."""
     return config.method + (f", keeping {' '.join(config.keep)}" if config.keep else "")
 
 
-def find_guide(config: ManipulateConfig, checkpoint: Checkpoint) -> Judge:
-    """Return the guide that --to and --keep ask."""
-    path, guide, _ = open_judge("guide", config.guide, checkpoint, pick_device(config.device))
-    print(f"guide: {path}")
-    return guide
-
-
-def take_faces(
-    config: ManipulateConfig, path: Path, model: VAE, checkpoint: Checkpoint
-) -> tuple[Tensor, list[str]]:
+def take_faces(config: ManipulateConfig, run: Run) -> tuple[Tensor, list[str]]:
     """Return the codes (N, D) of the faces to edit, and a label for each."""
     if config.image:
-        x = read_pictures(config.image, model.arch["image_size"])
         labels = [f"{number}-{Path(name).stem}" for number, name in enumerate(config.image)]
-        return encode_batches(model, x.split(128))[0], labels
+        return run.encode(run.read_pictures(config.image))[0], labels
     if config.source == "mean":
-        return checkpoint.statistics["mean"][None], ["mean"]
+        return run.statistics["mean"][None], ["mean"]
     labels = [str(face) for face in config.faces]
     if config.source == "random":
-        sampling = (config.seed, config.faces, config.prior, config.temperature, config.data)
-        return sample_codes(path, model, checkpoint, *sampling), labels
-    faces = load_run_faces(checkpoint.config, config.data, checkpoint.crop)
-    rows = faces.rows("val")
+        return run.sample(config.seed, config.faces, config.prior, config.temperature), labels
+    rows = run.faces.rows("val")
     if max(config.faces) >= len(rows):
         raise UserError(f"--faces of the val split go to {len(rows) - 1}; got {max(config.faces)}")
-    return encode_batches(model, batches(faces, rows[list(config.faces)]))[0], labels
+    return run.encode(run.images(rows[list(config.faces)]))[0], labels
 
 
-def write_sweep(job: Job, name: str, direction: Tensor, several: bool) -> list[Path]:
-    """Write one row a face, one column a strength; return the paths written."""
-    config, path = job.config, job.picture(name, several)
-    codes = sweep(job.z, direction, config.strengths)
-    x = decode_codes(job.model, codes.flatten(0, 1))
-    columns = [f"{strength:+g}" if strength else "0" for strength in config.strengths]
-    save_labelled_grid(x.unflatten(0, codes.shape[:2]), path, columns, job.labels, job.title(name))
-    job.save_files(x, [f"{label}-{name}{column}" for label in job.labels for column in columns])
-    if not config.gif:
-        return [path]
-    steps = np.linspace(min(config.strengths), max(config.strengths), GIF_FRAMES).tolist()
-    frames = [decode_codes(job.model, z) for z in sweep(job.z, direction, steps).unbind(1)]
-    save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(job.z)))
-    return [path, path.with_suffix(".gif")]
+def edit_in_steps(config: ManipulateConfig, name: str, direction: Tensor, z: Tensor) -> Edit:
+    """Return a sweep of codes z (N, D): a column for each strength."""
+    strengths = config.strengths or STRENGTHS
+    columns = [f"{strength:+g}" if strength else "0" for strength in strengths]
+    return Edit(name, sweep(z, direction, strengths), columns)
 
 
-def write_reached(job: Job, guide: Judge, name: str, direction: Tensor, several: bool) -> Path:
-    """Write each face beside it with the attribute, as far as the guide asks; return the path.
+def edit_until(
+    config: ManipulateConfig, run: Run, guide: Judge, name: str, direction: Tensor, z: Tensor
+) -> Edit:
+    """Return codes z (N, D) before and after each moves until the guide's probability is --to.
 
-    A face that does not get there is shown where the guide sees the most of the attribute.
+    A face that does not reach it moves to its highest probability.
     """
-    target, path = job.config.to, job.picture(f"{name}-to-{job.config.to:g}", several)
-    edited, strengths, highest = move_until(job.model, guide, job.z, direction, name, target)
-    labels = []
-    for label, strength, most in zip(job.labels, strengths, highest, strict=True):
-        missed = "" if most >= target else f"not reached, {most:.2f} at "
-        labels.append(f"{label}: {missed}{strength:+.2f}")
-    print(f"{name}, strength for P = {target:g}:", *labels, sep="\n  ")
-    pairs = torch.stack([decode_codes(job.model, job.z), decode_codes(job.model, edited)], dim=1)
-    save_labelled_grid(
-        pairs, path, ["before", "after"], labels, f"{job.title(name)} to P {target:g}"
-    )
-    job.save_files(pairs[:, 1], [f"{label}-{name}-to-{target:g}" for label in job.labels])
-    return path
+    target, column = config.to, find_attribute(name, guide.arch["attribute_names"])
+    edited, strengths, highest = move_until(run.decode, guide, z, direction, column, target)
+    notes = [
+        f"{strength:+.2f}" if most >= target else f"not reached, {most:.2f} at {strength:+.2f}"
+        for strength, most in zip(strengths, highest, strict=True)
+    ]
+    codes = torch.stack([z, edited], dim=1)
+    return Edit(f"{name} to a probability of {target:g}", codes, ("before", "after"), notes)
 
 
-def write_arithmetic(job: Job, directions: dict[str, Tensor]) -> list[Path]:
-    """Write each face beside it with some attributes added and others removed."""
-    config, path = job.config, job.picture("arithmetic")
-    added, removed = ([directions[name] for name in names] for names in (config.add, config.remove))
-    edited = add_and_remove(job.z, added, removed)
-    pairs = torch.stack([decode_codes(job.model, z) for z in (job.z, edited)], dim=1)
-    terms = [*(f"+{name}" for name in config.add), *(f"-{name}" for name in config.remove)]
-    save_labelled_grid(pairs, path, ["before", "after"], job.labels, job.title(" ".join(terms)))
-    job.save_files(pairs[:, 1], [f"{label}-edited" for label in job.labels])
-    return [path]
+def edit_together(
+    config: ManipulateConfig, run: Run, directions: Mapping[str, Tensor], z: Tensor
+) -> Edit:
+    """Return codes z (N, D) before and after --add and --remove."""
+    added, removed = (run.chosen_attributes(names, ()) for names in (config.add, config.remove))
+    edited = z + sum(directions[name] for name in added) - sum(directions[name] for name in removed)
+    title = " ".join([*(f"+{name}" for name in added), *(f"-{name}" for name in removed)])
+    return Edit(title, torch.stack([z, edited], dim=1), ("before", "after"))
+
+
+def write_edit(
+    config: ManipulateConfig, run: Run, edit: Edit, labels: list[str], subject: str, path: Path
+) -> list[str]:
+    """Write the picture of an edit, its GIF and its single faces; return the lines to print."""
+    x = run.decode(edit.codes.flatten(0, 1)).unflatten(0, edit.codes.shape[:2])
+    rows, title = labels, f"{edit.title} ({method(config)})"
+    if edit.notes:
+        rows = [f"{label}: {note}" for label, note in zip(labels, edit.notes, strict=True)]
+        print(f"{title}, strength:", *rows, sep="\n  ")
+    lines = [save_labelled_grid(x, path, edit.columns, rows, title)]
+    if config.gif:
+        z = lerp(edit.codes[:, 0], edit.codes[:, -1], GIF_FRAMES)
+        frames = [run.decode(codes) for codes in z.unbind(1)]
+        lines.append(save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(labels))))
+    if config.files:
+        # such as 0-Smiling+1 and 0-arithmetic-after
+        columns = [one if one[0] in "+-0" else f"-{one}" for one in edit.columns]
+        names = [f"{label}-{subject}{column}" for label in labels for column in columns]
+        lines.append(save_pictures(x.flatten(0, 1), Path(config.files), names))
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,246 +1,252 @@
-"""Train the VAE on CelebA, on a folder of images, or on the built-in faces.
+"""Train the VAE on CelebA, on a folder of images, or on the synthetic faces.
 
-The run's folder gets config.json, metrics.csv (a line an epoch), curves.png, pictures of
-reconstructions and of samples, last.pt, and best.pt (the best validation total).
+The run's folder gets config.json, metrics.csv (a line per epoch), curves.png, pictures of
+reconstructions and samples, last.pt, and best.pt (the best validation total).
 """
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from config import RECIPES, TrainConfig, as_table, read_flags, resolve
-from vae.checkpoint import (
-    BEST,
-    LAST,
-    PREVIOUS,
-    Checkpoint,
-    choose_run_dir,
-    find_checkpoint,
-    load_checkpoint,
-    load_model,
-    require_same_faces,
-    save_checkpoint,
-    training_statistics,
-)
-from vae.device import pick_compile, pick_device, pick_precision
-from vae.download import download
+from config import RECIPES, TrainConfig
+from vae.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from vae.data.batches import batches
+from vae.data.download import download
+from vae.data.faces import PackedFaces, load_faces
+from vae.device import pick_compile, pick_device, pick_precision, prepare_backend
 from vae.errors import Interrupted, RunStopped, StopSignal, UserError, script
-from vae.figures import save_curves
-from vae.files import write_csv, write_text
-from vae.images import above, save_grid
-from vae.latent import decode_codes, encode_batches, latent_statistics
-from vae.loader import PackedFaces, batches, load_run_faces
-from vae.model import VAE
-from vae.parallel import Ranks, join_ranks
-from vae.prior import make_prior
-from vae.training import Hyperparameters, Trainer
+from vae.files import require_writable, write_csv, write_text
+from vae.flags import as_flag, read_flags
+from vae.latent.codes import latent_statistics
+from vae.latent.prior import make_prior
+from vae.models.build import build
+from vae.models.coding import decode_codes, encode_batches
+from vae.pictures.figures import save_curves
+from vae.pictures.images import above, save_grid
+from vae.run import BEST, LAST, choose_run_dir, find_checkpoint, require_same_faces
+from vae.training.parallel import join_ranks
+from vae.training.statistics import training_statistics
+from vae.training.trainer import Trainer
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
     """Configure, load the faces, build the model, train it epoch by epoch."""
     # Configure
-    config, origins, resumed_path, resumed = read_settings(argv)
-    if resumed:
-        run_dir = resumed_path.parent
-    else:
-        run_dir = choose_run_dir(config.run_dir, f"{Path(config.data).stem}-{config.image_size}")
+    config, run_dir, resumed = read_config(argv)
     device = pick_device(config.device)
+    prepare_backend(device)
     precision = pick_precision(device, config.precision)
     ranks = join_ranks(device)
-    ranks.print(as_table(config, origins))
+    require_writable(run_dir / LAST)
+    ranks.print(describe_config(config))
+    if resumed and is_finished(config, run_dir, resumed):
+        ranks.print(f"{run_dir} has had its {resumed.epoch} epochs: nothing is missing")
+        return
 
     # Load the faces
     with ranks.main_first():
         if config.download:
             download(Path(config.data))
-        faces = load_run_faces(asdict(config))
+        faces = load_config_faces(config)
     counts = ", ".join(f"{len(faces.rows(split)):,} {split}" for split in ("train", "val"))
     ranks.print(f"faces: {counts}; crop: {faces.crop}; packed in {faces.path}")
 
-    # Build the model; take up what the run has learned
-    trainer = make_trainer(config, faces, device, precision, ranks)
-    run = new_checkpoint(config, origins, trainer)
+    # Build the model, or take up where the run stopped
+    torch.manual_seed(config.seed)
+    names = ("image_size", "channels", "latent_dim")
+    model = build({"architecture": "listed", **{name: getattr(config, name) for name in names}})
+    compile = pick_compile(device, config.compile, ranks.size)
+    trainer = Trainer(
+        model, faces, config, device, precision=precision, compile=compile, ranks=ranks
+    )
     if resumed:
         require_same_faces(resumed, faces)
-        trainer.load_state(resumed.training)
-        if ranks.is_main and resumed_path.name == PREVIOUS:
-            # last.pt is damaged: it must not take the place of the one before
-            (run_dir / LAST).unlink(missing_ok=True)
-
-    # Train
-    place = "on the device" if trainer.resident is not None else "streamed from the file"
-    ranks.print(f"computing on {ranks.size} x {device.type} in {precision}; pixels {place}")
+        trainer.load_state(resumed.training, resumed.weights, resumed.epoch, resumed.variance)
+    where = "on the device" if trainer.resident is not None else "read from the file"
+    ranks.print(f"computing on {ranks.size} x {device.type} in {precision}; pixels {where}")
     ranks.print(f"writing to {run_dir}")
     if ranks.is_main:
-        here = {
-            "device": str(device),
-            "precision": precision,
-            "crop": faces.crop,
-            "origins": origins,
-        }
-        write_text(run_dir / "config.json", json.dumps({**run.config, **here}, indent=2) + "\n")
+        stored = stored_config(config) | {"device": str(device), "precision": precision}
+        write_text(run_dir / "config.json", json.dumps(stored, indent=2) + "\n")
+
+    # Train
     with StopSignal() as stop:
         while trainer.epoch < config.epochs:
-            advance(trainer, run, run_dir, stop)
-            if ranks.is_main:
-                print_metrics(trainer.history[-1])
-                save_epoch(config, trainer, run, run_dir)
-        stop.check(f"trained and saved {run_dir}; its latent statistics come when they are needed")
+            run_epoch(config, trainer, run_dir, stop)
+        stop.check(f"trained and saved {run_dir}; --resume adds the latent statistics")
 
     # Keep the statistics of the codes beside the weights, for sampling and editing
     if ranks.is_main:
-        save_statistics(run, trainer, run_dir)
+        add_statistics(trainer, run_dir)
         print(*sorted(run_dir.iterdir()), sep="\n")
 
 
-def read_settings(
-    argv: Sequence[str] | None,
-) -> tuple[TrainConfig, dict[str, str], Path | None, Checkpoint | None]:
-    """Return the configuration, where each setting is from, and the checkpoint to go on from.
+def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoint | None]:
+    """Return the configuration, the run's folder, and the checkpoint to resume from.
 
-    What no flag says comes from the run that goes on, else from the recipe and config.py.
+    What no flag sets comes from the resumed run, else from the recipe, else from config.py.
     """
-    flags = read_flags(TrainConfig, argv, __doc__)
-    if "resume" not in flags:
-        config, origins = resolve(TrainConfig, recipe=chosen_recipe(flags), flag=flags)
-        return config, origins, None, None
-    path = find_checkpoint(flags["resume"] or None, LAST)
+    config = read_flags(TrainConfig, argv, __doc__)
+    if config.resume is None:
+        config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
+        name = f"{Path(config.data).stem}-{config.image_size}"
+        return config, choose_run_dir(config.run_dir, name), None
+    path = find_checkpoint(config.resume or None, LAST)
     resumed = load_checkpoint(path)
-    config, origins = resolve(TrainConfig, checkpoint=resumed.config, flag=flags)
-    refuse_changes(config, resumed)
-    return config, resumed.origins | dict.fromkeys(flags, "flag"), path, resumed
+    if resumed.training is None:
+        raise UserError(f"{path} is for use: a run continues from its {LAST}")
+    known = {entry.name for entry in fields(TrainConfig)}
+    if resumed.config.keys() != known:
+        name = min(resumed.config.keys() ^ known)
+        raise UserError(f"{path} has other settings than this code: {name}")
+    config = read_flags(TrainConfig, argv, __doc__, **resumed.config)
+    for entry in fields(TrainConfig):
+        old, new = resumed.config[entry.name], getattr(config, entry.name)
+        if entry.metadata.get("fixed") and old != new:
+            flag = as_flag(entry.name)
+            raise UserError(f"the run has {flag} {old}; asked for {new}: start a new run")
+    if config.epochs < resumed.epoch:
+        raise UserError(f"the run has had {resumed.epoch} epochs; asked for {config.epochs}")
+    return config, path.parent, resumed
 
 
-def make_trainer(
-    config: TrainConfig, faces: PackedFaces, device: torch.device, precision: str, ranks: Ranks
-) -> Trainer:
-    """Return the trainer of a new model."""
-    torch.manual_seed(config.seed)
-    model = VAE(config.image_size, config.channels, config.latent_dim)
-    return Trainer(
-        model,
-        faces,
-        device,
-        hyperparameters(config),
-        precision=precision,
-        compile=pick_compile(device, config.compile),
-        ranks=ranks,
+def describe_config(config: TrainConfig) -> str:
+    """Return the recipe, and the settings that differ from the field defaults."""
+    changed = [
+        f"{as_flag(entry.name)} {getattr(config, entry.name)}"
+        for entry in fields(config)
+        if entry.name != "recipe" and getattr(config, entry.name) != entry.default
+    ]
+    return f"recipe {config.recipe}; not the defaults: {', '.join(changed) or 'nothing'}"
+
+
+def stored_config(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that describe the run, and not where it is or how it was started."""
+    return asdict(config) | {"run_dir": None, "resume": None, "download": False}
+
+
+def load_config_faces(config: TrainConfig) -> PackedFaces:
+    """Return the packed faces that the configuration names."""
+    return load_faces(
+        config.data,
+        config.image_size,
+        config.cache_dir,
+        config.crop_size,
+        config.max_images,
+        config.skip_bad_images,
     )
 
 
-def hyperparameters(config: TrainConfig) -> Hyperparameters:
-    """Return what a configuration says of the objective and its optimizer."""
-    names = (entry.name for entry in fields(Hyperparameters))
-    return Hyperparameters(**{name: getattr(config, name) for name in names})
+def is_finished(config: TrainConfig, run_dir: Path, resumed: Checkpoint) -> bool:
+    """Return whether the run has had its epochs, and has the statistics that come at the end."""
+    if resumed.epoch < config.epochs or resumed.training["steps"] or not resumed.statistics:
+        return False
+    best = run_dir / BEST
+    return best.exists() and load_checkpoint(best).statistics is not None
 
 
-def chosen_recipe(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the recipe that the flags name, else of the default one."""
-    return RECIPES[flags.get("recipe", TrainConfig.recipe)]
-
-
-FIXED = ("recipe", "image_size", "crop_size", "max_images", "flip", "channels", "latent_dim")
-FIXED += ("likelihood", "beta", "beta_warmup_epochs", "batch_size", "schedule", "clip_norm")
-FIXED += ("ema_decay", "seed")
-"""What --resume keeps, beside the faces."""
-
-
-def refuse_changes(config: TrainConfig, resumed: Checkpoint) -> None:
-    """Raise UserError where config asks for another run, or for no epoch more."""
-    for name in FIXED:
-        old, new = resumed.config[name], getattr(config, name)
-        if old != new:
-            flag = name.replace("_", "-")
-            raise UserError(f"the run has --{flag} {old}; asked for {new}: start a new run")
-    epochs = resumed.training["epoch"]
-    if epochs >= config.epochs:
-        raise UserError(f"the run has had {epochs} epochs: pass an --epochs above")
-
-
-def new_checkpoint(config: TrainConfig, origins: dict[str, str], trainer: Trainer) -> Checkpoint:
-    """Return the run's checkpoint, but for what training changes."""
-    # where the run lies and how it was started are not what it is
-    settings = {**asdict(config), "run_dir": None, "resume": None, "download": False}
-    faces = trainer.faces
-    return Checkpoint(
-        settings, trainer.model.arch, faces.crop, faces.digest(), origins, training={}
-    )
-
-
-def advance(trainer: Trainer, run: Checkpoint, run_dir: Path, stop: StopSignal) -> None:
-    """Run an epoch. Save where it stands if it is interrupted; advise if it breaks down."""
+def run_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path, stop: StopSignal) -> None:
+    """Train for an epoch and save; if interrupted, save the state; if stopped, give advice."""
     last = run_dir / LAST
     try:
         trainer.run_epoch(stop)
     except Interrupted as error:
-        run.training = trainer.state()
         if trainer.ranks.is_main:
-            save_checkpoint(run, last, run_dir / PREVIOUS)
-        note = f"saved {last}; go on with: python train.py --resume {run_dir}"
+            save_checkpoint(new_checkpoint(trainer), last)
+        note = f"saved {last}; continue with: python train.py --resume {run_dir}"
         raise Interrupted(error.signal_number, note) from error
     except RunStopped as error:
         advice = f"resume from {last}" if last.exists() else "start again"
         raise RunStopped(f"{error}: {advice} with a lower --learning-rate") from error
+    if trainer.ranks.is_main:
+        print_epoch(trainer)
+        save_epoch(config, trainer, run_dir)
 
 
-def print_metrics(metrics: dict[str, float]) -> None:
-    """Print an epoch as a line."""
-    print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
+def new_checkpoint(trainer: Trainer) -> Checkpoint:
+    """Return the checkpoint of the trainer's present state."""
+    model, faces = trainer.averaged_model, trainer.faces
+    return Checkpoint(
+        config=stored_config(trainer.config),
+        arch=model.arch,
+        weights=model.state_dict(),
+        crop=faces.crop,
+        digest=faces.digest(),
+        epoch=trainer.epoch,
+        variance=trainer.variance,
+        training=trainer.state(),
+    )
 
 
-def save_epoch(config: TrainConfig, trainer: Trainer, run: Checkpoint, run_dir: Path) -> None:
-    """Write what an epoch leaves: metrics, curves, now and then pictures, and the checkpoints."""
+def print_epoch(trainer: Trainer) -> None:
+    """Print the most important numbers of the last epoch in one line; metrics.csv has all."""
+    row = trainer.history[-1]
+    names = ("val_total", "val_recon", "val_kl", "train_total")
+    # four significant digits
+    total, recon, kl, trained = (f"{float(f'{row[name]:.4g}'):,g}" for name in names)
+    print(
+        f"epoch {row['epoch']}/{trainer.config.epochs}  val {total} (recon {recon}, kl {kl})"
+        f"  PSNR {row['val_psnr']:.2f} dB  train {trained}"
+        f"  {row['images_per_second']:,.0f} images/s",
+        flush=True,
+    )
+
+
+def save_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path) -> None:
+    """Write metrics, curves, checkpoints, and from time to time pictures."""
     epoch, history = trainer.epoch, trainer.history
-    is_final = epoch == config.epochs
-    run.training = trainer.state()
+    is_last = epoch == config.epochs
+    checkpoint = new_checkpoint(trainer)
     write_csv(run_dir / "metrics.csv", history)
+    if is_last or epoch % config.save_every_epochs == 0:
+        save_checkpoint(checkpoint, run_dir / LAST)
     if history[-1]["val_total"] == min(row["val_total"] for row in history):
-        save_checkpoint(run, run_dir / BEST)
-    if is_final or epoch % config.save_every_epochs == 0:
-        save_checkpoint(run, run_dir / LAST, run_dir / PREVIOUS)
-    if is_final or epoch == 1 or epoch % config.sample_every_epochs == 0:
+        checkpoint.training = None
+        save_checkpoint(checkpoint, run_dir / BEST)
+    if is_last or epoch == 1 or epoch % config.sample_every_epochs == 0:
         save_curves(history, run_dir / "curves.png")
-        save_samples(config, trainer, run_dir, f"epoch-{epoch:03d}.png")
+        save_pictures(config, trainer, run_dir, f"epoch-{epoch:03d}.png")
 
 
-FACES_FOR_A_PICTURE = 4096
+FACES_FOR_A_PICTURE = 2048
 
 
-def save_samples(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:
-    """Write the first val faces over their reconstructions, and samples from fixed noise.
+def save_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:
+    """Write the first val faces above their reconstructions, and samples from fixed noise.
 
-    A fitted prior is that of some of the training faces, and a mixture shows as one Gaussian:
-    both are fitted anew to all of them when training ends.
+    A fitted prior is here one Gaussian of a part of the training faces' codes.
     """
     model, faces = trainer.averaged_model, trainer.faces
-    (x,) = batches(faces, faces.rows("val")[:32])
+    x = next(batches(faces, faces.rows("val")[:32]))
     mu, _ = encode_batches(model, [x])
     save_grid(above(x, decode_codes(model, mu), 8), run_dir / f"reconstructions-{suffix}", 8)
     rows = faces.rows("train")[:FACES_FOR_A_PICTURE]
     images = batches(faces, rows, device=trainer.device, resident=trainer.resident)
-    statistics = latent_statistics(*encode_batches(model, images), None)
     name = "standard" if config.prior == "standard" else "gaussian"
-    prior = make_prior(name, statistics, config.latent_dim)
+    prior = make_prior(name, latent_statistics(*encode_batches(model, images)), config.latent_dim)
     z = prior.sample(config.seed, range(64), config.temperature)
     save_grid(decode_codes(model, z), run_dir / f"samples-{suffix}", 8)
 
 
-def save_statistics(run: Checkpoint, trainer: Trainer, run_dir: Path) -> None:
-    """Store the statistics of the training codes in last.pt and best.pt."""
-    run.statistics = training_statistics(trainer.averaged_model, trainer.faces, run.config)
-    save_checkpoint(run, run_dir / LAST)
-    model, best = load_model(run_dir / BEST, trainer.device)
-    if best.training["epoch"] == trainer.epoch:
-        best.statistics = run.statistics
-    else:
-        best.statistics = training_statistics(model, trainer.faces, run.config)
+def add_statistics(trainer: Trainer, run_dir: Path) -> None:
+    """Store the statistics of the training codes in last.pt and best.pt, where they are missing."""
+    statistics = training_statistics(trainer.averaged_model, trainer.faces, trainer.resident)
+    best = load_checkpoint(run_dir / BEST)
+    if best.epoch == trainer.epoch:
+        best.statistics = statistics
+    elif best.statistics is None:
+        model = build_model(run_dir / BEST, best, trainer.device)
+        best.statistics = training_statistics(model, trainer.faces, trainer.resident)
     save_checkpoint(best, run_dir / BEST)
+    last = new_checkpoint(trainer)
+    last.statistics = statistics
+    save_checkpoint(last, run_dir / LAST)
 
 
 if __name__ == "__main__":

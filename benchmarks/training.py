@@ -1,109 +1,204 @@
-"""Train one network with the field's usual loop and with ours, in turns, and compare images/s.
-
-From the repository's root:
+"""Compare the training speed of the loop that tutorials teach with ours, in images per second.
 
     python -m benchmarks.training --data data/celeba8k --image-size 64 --latent-dim 128
 
-On a GPU, at CelebA's size and with random pixels, the 50 epochs really run at the end:
+On a GPU, with as many random images as CelebA's training split has; --full also trains 50 epochs:
 
     python -m benchmarks.training --random-images 162770 --image-size 128 --latent-dim 200 \
         --steps 200 --workers 8 --full --epochs 50
 
-The loops are in benchmarks/loops.py: the reference and ours minimise the classic objective; beside
-them stands the best recipe. Loading is in every figure; of the parts, load is the wait for it.
+"reference" and "classic" train the same network with the same loss and 128 images per step;
+"calibrated" is the default recipe. The loops take turns; loading is part of every figure.
 """
 
 import argparse
 import contextlib
 import itertools
-import json
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import CenterCrop, Compose, RandomHorizontalFlip, Resize, ToTensor
 
-from benchmarks.loops import Ours, Reference, random_faces, training_pictures
-from benchmarks.measuring import (
-    in_turns,
-    machine,
-    now,
-    positive,
-    print_machine,
-    print_spread,
-    ratios,
-    spread,
-)
+from config import RECIPES, TrainConfig
 from vae.checkpoint import Checkpoint, save_checkpoint
-from vae.device import pick_device
-from vae.errors import StopSignal, script
-from vae.loader import load_faces
-from vae.training import Trainer
+from vae.data.celeba import find_faces
+from vae.data.decoding import crop_box
+from vae.data.faces import PackedFaces, load_faces
+from vae.data.workers import usable_cores
+from vae.device import pick_compile, pick_device, pick_precision, prepare_backend
+from vae.errors import StopSignal, UserError, script
+from vae.models.vae import VAE
+from vae.training.schedule import epoch_order
+from vae.training.trainer import READ_EVERY_STEPS, Trainer
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
-    """Time both loops in turns, then their parts; print a table and a line of JSON."""
+    """Time the loops in turns; print medians and ratios, with the range of the rounds."""
     args = parse_arguments(argv)
-    device = pick_device(args.device)
-    with contextlib.ExitStack() as stack:
-        if args.random_images:
-            faces = stack.enter_context(random_faces(args.random_images, args.image_size))
-        else:
-            faces = load_faces(args.data, args.image_size, args.cache_dir)
-        root = None if args.random_images else Path(args.data)
-        pictures = training_pictures(faces, root, args.image_size)
-        loops = {
-            "reference": Reference(args, pictures, device),
-            "ours": Ours(args, faces, device),
-            "ours, best recipe": Ours(args, faces, device, recipe="best"),
-        }
-        rates = in_turns(
-            {
-                name: lambda loop=loop: throughput(loop, args.warm_up, args.steps)
-                for name, loop in loops.items()
-            },
-            args.rounds,
-        )
-        parts = {name: dissect(loop, args.warm_up, args.steps) for name, loop in loops.items()}
-        figures = summary(args, loops["ours"], rates, parts)
-        if args.full:
-            figures["full"] = run_fully(loops["ours"].trainer, args.epochs)
-    print_table(figures)
-    print(json.dumps(figures))
+    if args.random_images:
+        faces = random_faces(args.random_images, args.image_size)
+    else:
+        faces = load_faces(args.data, args.image_size, "data/cache")
+    gpu = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else "no GPU"
+    print(f"{usable_cores()} cores, {gpu}, torch {torch.__version__}\n{args}")
+    if args.full:
+        print_full(Ours(args, faces, "classic").trainer, args.epochs)
+    loops = {
+        "reference": Reference(args, faces),
+        "classic": Ours(args, faces, "classic"),
+        "calibrated": Ours(args, faces, "calibrated"),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for turn in range(args.rounds):
+        for name in reversed(loops) if turn % 2 else loops:
+            rates[name].append(images_per_second(loops[name], args.warm_up, args.steps))
+            print(f"round {turn + 1}, {name}: {rates[name][-1]:,.0f} images/s")
+    for name, values in rates.items():
+        print_median(f"{name}, images/s", values, digits=0)
+    for above, below in (("classic", "reference"), ("calibrated", "classic")):
+        ratios = [a / b for a, b in zip(rates[above], rates[below], strict=True)]
+        print_median(f"{above} / {below}", ratios, digits=2)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return what is trained, for how long and on what."""
+    """Return what is trained, on what and for how long; "auto" is resolved."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--data", default="data/celeba8k", help="CelebA or another folder of pictures")
-    add("--random-images", type=positive, metavar="N", help="train on N random images instead")
-    add("--cache-dir", default="data/cache", help="where the packed array is kept")
-    add("--image-size", type=positive, default=64, help="side in pixels")
-    add("--latent-dim", type=positive, default=128, help="latent dimensions")
-    add("--batch-size", type=positive, default=128, help="images a step of the classic objective")
-    add("--steps", type=positive, default=30, help="timed steps a round")
-    add("--warm-up", type=positive, default=5, help="untimed steps before them")
-    add("--rounds", type=positive, default=5, help="turns of each loop")
+    add("--random-images", type=int, metavar="N", help="train on N random images instead")
+    add("--image-size", type=int, default=64, help="side in pixels")
+    add("--latent-dim", type=int, default=128, help="dimensions of the latent code")
+    add("--steps", type=int, default=30, help="timed steps per turn")
+    add("--warm-up", type=int, default=5, help="untimed steps before them")
+    add("--rounds", type=int, default=5, help="turns of each loop")
     add("--workers", type=int, default=2, help="loading processes of the reference")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    add("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="of ours")
-    add("--compile", default="auto", choices=["auto", "on", "off"], help="of ours")
-    add("--epochs", type=positive, default=50, help="epochs to predict the time of")
-    add("--full", action="store_true", help="run ours for these epochs as well")
-    return parser.parse_args(argv)
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="of our loops")
+    add("--compile", default="auto", choices=["auto", "on", "off"], help="of our loops")
+    add("--full", action="store_true", help="first train the recipe classic for --epochs")
+    add("--epochs", type=int, default=50, help="epochs of --full")
+    args = parser.parse_args(argv)
+    args.device = pick_device(args.device)
+    args.precision = pick_precision(args.device, args.precision)
+    args.compile = pick_compile(args.device, args.compile)
+    return args
 
 
-def throughput(loop: Reference | Ours, warm_up: int, steps: int) -> float:
-    """Return the images/s of some steps after warm-up, loading included."""
+def random_faces(count: int, image_size: int) -> PackedFaces:
+    """Return count random images for training, and an eighth as many for validation."""
+    splits = np.repeat([0, 1], [count, max(1, count // 8)]).astype(np.uint8)
+    shape = (len(splits), image_size, image_size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    names = tuple(map(str, range(len(splits))))
+    return PackedFaces(pixels, names, splits, None, "largest", Path("random.npy"))
+
+
+def new_model(args: argparse.Namespace) -> VAE:
+    """Return the network with the weights that every loop starts from."""
+    torch.manual_seed(0)
+    return VAE(args.image_size, latent_dim=args.latent_dim)
+
+
+class Pictures(Dataset):
+    """Picture files, or the pixels (N, S, S, 3) of pictures, transformed one by one."""
+
+    def __init__(self, sources: Sequence[str] | np.ndarray, transform: Callable) -> None:
+        self.sources, self.transform = sources, transform
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> Tensor:
+        source = self.sources[index]
+        opened = Image.open(source) if isinstance(source, str) else Image.fromarray(source)
+        with opened as picture:
+            return self.transform(picture.convert("RGB"))
+
+
+def training_pictures(args: argparse.Namespace, faces: PackedFaces) -> Pictures:
+    """Return the training split, as files or, if random, pixels. Raises UserError for a zip."""
+    rows, side = faces.rows("train"), args.image_size
+    sources: Sequence[str] | np.ndarray = faces.pixels[: len(rows)]
+    if not args.random_images:
+        folder = find_faces(Path(args.data)).source
+        if folder.is_file():
+            raise UserError(f"{folder} is a zip: the reference loop needs a folder of pictures")
+        sources = [str(folder / faces.names[row]) for row in rows]
+        with Image.open(sources[0]) as picture:
+            left, _, right, _ = crop_box(*picture.size, faces.crop)
+        side = right - left
+    steps = [CenterCrop(side), Resize(args.image_size), ToTensor(), RandomHorizontalFlip()]
+    return Pictures(sources, Compose(steps))
+
+
+class Reference:
+    """The usual loop: JPEGs opened by DataLoader workers, float32, NCHW, unfused Adam."""
+
+    def __init__(self, args: argparse.Namespace, faces: PackedFaces) -> None:
+        self.model, self.device = new_model(args).to(args.device), args.device
+        self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-3, foreach=False)
+        pictures, pin = training_pictures(args, faces), args.device.type == "cuda"
+        self.loader = DataLoader(
+            pictures, 128, shuffle=True, num_workers=args.workers, pin_memory=pin
+        )
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield batches (B, 3, S, S) on the device without end, under torch's own settings."""
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.deterministic = False
+        while True:
+            for x in self.loader:
+                yield x.to(self.device)
+
+    def step(self, x: Tensor) -> list[float]:
+        """Take a training step on x; return its total, recon and kl in nats per image."""
+        x_hat, mu, logvar = self.model(x)
+        recon = nn.functional.mse_loss(x_hat, x, reduction="sum") / len(x)
+        kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp()) / len(x)
+        total = recon + kl
+        self.optimizer.zero_grad()
+        total.backward()
+        self.optimizer.step()
+        return [total.item(), recon.item(), kl.item()]
+
+
+class Ours:
+    """The trainer's batches and steps: packed pixels, NHWC, fused Adam."""
+
+    def __init__(self, args: argparse.Namespace, faces: PackedFaces, recipe: str) -> None:
+        config, self.device = TrainConfig(recipe=recipe, **RECIPES[recipe]), args.device
+        options = {"precision": args.precision, "compile": args.compile}
+        self.trainer = Trainer(new_model(args), faces, config, args.device, **options)
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield batches (B, 3, S, S) on the device without end, under train.py's settings."""
+        prepare_backend(self.device)
+        config, rows = self.trainer.config, self.trainer.faces.rows("train")
+        for epoch in itertools.count(1):
+            order = epoch_order(rows, config.seed, epoch, config.flip)
+            yield from self.trainer.training_batches(*order)
+
+    def step(self, x: Tensor) -> Tensor:
+        """Take a training step on x; return its total, recon and kl in nats per image."""
+        terms = self.trainer.step(x)[:3]
+        # waits for the device as seldom as training does
+        return terms if self.trainer.steps % READ_EVERY_STEPS else terms.cpu()
+
+
+def images_per_second(loop: Reference | Ours, warm_up: int, steps: int) -> float:
+    """Return the speed of some steps after warm-up, loading included."""
     images = 0
-    # closing: what loads for one loop must not go on while the other is timed
-    with loop.settings(), contextlib.closing(loop.batches()) as batches:
+    # closing: one loop must not load while another is timed
+    with contextlib.closing(loop.batches()) as batches:
         for x in itertools.islice(batches, warm_up):
             loop.step(x)
         start = now(loop.device)
@@ -113,94 +208,36 @@ def throughput(loop: Reference | Ours, warm_up: int, steps: int) -> float:
         return images / (now(loop.device) - start)
 
 
-def dissect(loop: Reference | Ours, warm_up: int, steps: int) -> dict[str, float]:
-    """Return the median milliseconds of a step's parts, each waited for before the next."""
-    times = []
-    with loop.settings(), contextlib.closing(loop.batches()) as batches:
-        for _ in range(warm_up + steps):
-            start = now(loop.device)
-            x = next(batches)
-            loaded = now(loop.device)
-            loss = loop.loss(x)
-            forward = now(loop.device)
-            loop.optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            backward = now(loop.device)
-            loop.optimizer.step()
-            times.append(np.diff([start, loaded, forward, backward, now(loop.device)]))
-    medians = 1000 * np.median(times[warm_up:], axis=0)
-    return dict(zip(("load", "forward", "backward", "step"), medians.tolist(), strict=True))
+def now(device: torch.device) -> float:
+    """Return the time in seconds, after the device has finished its work."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+    return time.perf_counter()
 
 
-def run_fully(trainer: Trainer, epochs: int) -> dict[str, float]:
-    """Train for whole epochs as train.py does; return the seconds of its parts."""
-    warm_up = now(trainer.device)
+def print_full(trainer: Trainer, epochs: int) -> None:
+    """Train for an epoch that compiles, then for epochs more; print the seconds of each part."""
+    prepare_backend(trainer.device)
     with StopSignal() as stop:
-        # the first epoch meets every shape, so it compiles what the rest runs
-        trainer.run_epoch(stop)
-        start = now(trainer.device)
-        for _ in range(epochs):
+        for _ in range(1 + epochs):
             trainer.run_epoch(stop)
-        total = now(trainer.device) - start
-    images = len(trainer.faces.rows("train"))
-    training = sum(images / row["images_per_second"] for row in trainer.history[1:])
+    first, *rows = trainer.history
+    training = sum(trainer.images_per_epoch / row["images_per_second"] for row in rows)
+    validation = sum(row["seconds"] for row in rows) - training
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        saving = time.perf_counter()
-        state = Checkpoint({}, trainer.model.arch, trainer.faces.crop, "", {}, trainer.state())
-        save_checkpoint(state, Path(folder, "last.pt"))
-        saved = time.perf_counter()
-    return {
-        "epochs": epochs,
-        "training_seconds": training,
-        "validation_seconds": total - training,
-        "untimed_first_epoch_seconds": start - warm_up,
-        "one_checkpoint_seconds": saved - saving,
-    }
+        weights, state = trainer.averaged_model.state_dict(), trainer.state()
+        checkpoint = Checkpoint({}, {}, weights, "largest", "", trainer.epoch, 0.5, training=state)
+        save_checkpoint(checkpoint, Path(folder, "last.pt"))
+    saving = time.perf_counter() - start
+    print(f"first epoch, which compiles: {first['seconds']:.2f} s; one checkpoint: {saving:.2f} s")
+    print(f"{epochs} epochs more: training {training:.2f} s, validation {validation:.2f} s")
 
 
-def summary(
-    args: argparse.Namespace,
-    ours: Ours,
-    rates: dict[str, list[float]],
-    parts: dict[str, dict[str, float]],
-) -> dict[str, Any]:
-    """Return all figures with what they were measured on; rates are images/s by round."""
-    trainer, images = ours.trainer, args.epochs * len(ours.rows)
-    return {
-        "benchmark": "training",
-        "machine": machine(ours.device),
-        "settings": vars(args),
-        "precision": trainer.precision,
-        "pixels": "streamed" if trainer.resident is None else "on the device",
-        "rates": rates,
-        "ratio": spread(ratios(rates["ours"], rates["reference"])),
-        "recipe_ratio": spread(ratios(rates["ours, best recipe"], rates["ours"])),
-        "milliseconds": parts,
-        "predicted_seconds": {
-            name: images / statistics.median(values) for name, values in rates.items()
-        },
-    }
-
-
-def print_table(figures: dict[str, Any]) -> None:
-    """Print the figures for people to read."""
-    settings = figures["settings"]
-    print_machine(figures["machine"])
-    print(
-        "{image_size} px, latent {latent_dim}, batch {batch_size}, {steps} steps, {rounds} rounds; "
-        "ours in {precision}, pixels {pixels}".format(**{**settings, **figures})
-    )
-    for name, rates in figures["rates"].items():
-        print_spread(name, spread(rates), "images/s", digits=0)
-    print_spread("ours / reference", figures["ratio"])
-    print_spread("best recipe / ours", figures["recipe_ratio"])
-    for name, parts in figures["milliseconds"].items():
-        cells = ", ".join(f"{part} {value:.2f}" for part, value in parts.items())
-        print(f"{name}, ms a step: {cells}")
-    for name, seconds in figures["predicted_seconds"].items():
-        print(f"{name}, predicted for {settings['epochs']} epochs: {seconds:,.0f} s")
-    for name, value in figures.get("full", {}).items():
-        print(f"{name.replace('_', ' ')}: {value:,.1f}")
+def print_median(label: str, values: Sequence[float], digits: int) -> None:
+    """Print the median of some values, and their range."""
+    median, low, high = (f"{f(values):,.{digits}f}" for f in (np.median, min, max))
+    print(f"{label:24}{median:>8} ({low} to {high})")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import train
-from vae.celeba import ATTRIBUTE_NAMES
+from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
 
 COUNT, WIDTH, HEIGHT = 60, 44, 54
 TRAIN, VAL = 40, 12

@@ -3,7 +3,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import SMALL, VAL
@@ -13,8 +12,8 @@ import evaluate
 import manipulate
 import train
 import train_judge
-from vae import load_model
-from vae.inception import feature_distances, inception_features
+from vae.checkpoint import load_checkpoint
+from vae.run import open_run
 
 
 def report_of(path):
@@ -29,11 +28,11 @@ def report(home, tmp_path):
     return report_of(output)
 
 
-def test_a_report_carries_its_protocol(report):
-    _, checkpoint = load_model("runs/celeba-32")
+def test_a_report_contains_its_protocol(report):
+    checkpoint = open_run("runs/celeba-32", "cpu").checkpoint
     expected = {
         "checkpoint": "runs/celeba-32/best.pt",
-        "epoch": checkpoint.training["epoch"],
+        "epoch": checkpoint.epoch,
         "data": "data/celeba",
         "split": "val",
         "n": VAL,
@@ -48,14 +47,14 @@ def test_a_report_carries_its_protocol(report):
     assert report["protocol"] == expected
 
 
-def test_the_likelihood_is_the_one_that_training_validated(report):
-    _, checkpoint = load_model("runs/celeba-32")
-    best = checkpoint.training["history"][-1]
+def test_the_likelihood_is_that_of_the_validation_in_training(report):
+    checkpoint = load_checkpoint(Path("runs/celeba-32/best.pt"))
+    history = load_checkpoint(Path("runs/celeba-32/last.pt")).training["history"]
+    best = next(row for row in history if row["epoch"] == checkpoint.epoch)
     for name in ("total", "recon", "kl"):
         assert report["likelihood"][name] == pytest.approx(best[f"val_{name}"], rel=1e-5)
     assert report["reconstruction"]["psnr"] == pytest.approx(best["val_psnr"], rel=1e-5)
-    variance = checkpoint.training["variance"]
-    assert report["likelihood"]["sigma"] == pytest.approx(variance**0.5)
+    assert report["likelihood"]["sigma"] == pytest.approx(checkpoint.variance**0.5)
     kl = sum(report["codes"]["kl_per_dimension"])
     assert kl == pytest.approx(report["likelihood"]["kl"], rel=1e-5)
 
@@ -73,11 +72,27 @@ def test_each_section_is_printed_and_the_paths_come_last(home, tmp_path, capsys)
                 assert any(line[:1] == [name] for line in lines), name
     assert f"{report['reconstruction']['psnr']:.3f}" in printed
     assert f"{report['attributes']['auc']['Smiling']:.3f} (6)" in printed
-    assert "FID and KID need --fid-weights" in printed
+    assert "FID needs --fid-weights" in printed
     assert printed.splitlines()[-2:] == [str(output), str(tmp_path / "numbers.png")]
 
 
-def test_rare_attributes_are_named_and_not_measured(report):
+def test_an_earlier_report_is_replaced_and_this_is_printed(home, tmp_path, capsys):
+    flags = ["--split", "val", "--output", str(tmp_path / "numbers.json")]
+    (tmp_path / "numbers.json").write_text("{}")
+    assert evaluate.main(flags) == 0
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines == [f"{tmp_path}/numbers.json (replaced)", f"{tmp_path}/numbers.png"]
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(home, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    assert evaluate.main(["--split", "val", "--output", f"{tmp_path}/taken/numbers.json"]) == 2
+    printed = capsys.readouterr()
+    assert f"cannot write {tmp_path}/taken/numbers.json" in printed.err
+    assert "PROTOCOL" not in printed.out
+
+
+def test_rare_attributes_are_named_but_not_measured(report):
     assert list(report["attributes"]["auc"]) == ["Eyeglasses", "Smiling"]
     assert "Bald" in report["attributes"]["too_rare"]
 
@@ -99,7 +114,7 @@ def test_at_temperature_zero_there_is_a_report_and_a_figure(home, tmp_path):
     assert output.with_suffix(".png").exists()
 
 
-def test_samples_of_n_0_i_are_those_whatever_the_temperature(home, tmp_path):
+def test_samples_of_n_0_i_do_not_depend_on_the_temperature(home, tmp_path):
     distances = []
     for number in ("1", "0.5"):
         output = tmp_path / f"{number}.json"
@@ -117,9 +132,9 @@ def test_the_same_call_gives_the_same_report(report, tmp_path):
 
 @pytest.mark.parametrize(
     ("split", "reason"),
-    [("train", "it was not fitted to"), ("test", "under 5 faces have, or lack, each")],
+    [("train", "fitted to the training faces"), ("test", "no attribute has 5 faces")],
 )
-def test_a_probe_that_cannot_be_judged_says_why(home, tmp_path, split, reason):
+def test_a_probe_that_cannot_be_measured_says_why(home, tmp_path, split, reason):
     output = tmp_path / "numbers.json"
     assert evaluate.main(["--split", split, "--output", str(output)]) == 0
     assert reason in report_of(output)["attributes"]["not_measured"]
@@ -132,42 +147,8 @@ def test_pictures_without_attributes_are_measured_too(tmp_path, monkeypatch, cap
         Image.new("RGB", (50, 40), (4 * index, 90, 0)).save(f"mine/{index}.png")
     assert train.main([*SMALL, "--data", "mine", "--epochs", "1"]) == 0
     assert evaluate.main([]) == 0
-    assert "the data has no list_attr_celeba.txt" in capsys.readouterr().out
+    assert "the data has no attributes" in capsys.readouterr().out
     assert Path("runs/mine-32/evaluation-test.json").exists()
-
-
-# Inception features
-
-
-class Colours(torch.nn.Module):
-    """Stand in for the Inception network: the mean colour of each image."""
-
-    def forward(self, pixels):
-        assert pixels.dtype == torch.uint8
-        return pixels.float().mean(dim=(2, 3))
-
-
-def test_features_are_of_pixels_rounded_to_8_bits():
-    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = (x * 255).round().mean(dim=(2, 3))
-    torch.testing.assert_close(inception_features(Colours(), x.split(2)), expected)
-
-
-def test_distances_of_features_are_those_of_their_definitions():
-    pytest.importorskip("torchmetrics")
-    rng = np.random.default_rng(0)
-    real = rng.standard_normal((40, 3))
-    drawn = rng.standard_normal((40, 3)) * [1.0, 2.0, 0.5] + [0.0, 1.0, 0.0]
-    found = feature_distances(torch.from_numpy(real), torch.from_numpy(drawn), seed=0)
-    a, b = np.cov(real.T), np.cov(drawn.T)
-    cross = np.sqrt(np.linalg.eigvals(a @ b).real).sum()
-    fid = ((real.mean(0) - drawn.mean(0)) ** 2).sum() + np.trace(a + b) - 2 * cross
-    assert found["fid"] == pytest.approx(fid)
-    # a subset is all 40, so each estimate is the unbiased one of them all
-    kernels = [(p @ q.T / 3 + 1) ** 3 for p, q in ((real, real), (drawn, drawn), (real, drawn))]
-    within = sum((k.sum() - np.trace(k)) / (40 * 39) for k in kernels[:2])
-    assert found["kid"] == pytest.approx(within - 2 * kernels[2].mean())
-    assert found["kid_deviation"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("package", ["torchmetrics", "torch_fidelity"])
@@ -192,18 +173,15 @@ def test_a_file_that_is_not_the_network_is_one_line(home, tmp_path, capsys):
         assert err.count("\n") == 1
 
 
-# Edits
-
-
 @pytest.fixture(scope="module")
 def judged(trained, tmp_path_factory):
     """Return the folder of the small run with a guide and a judge of the same faces."""
     home = tmp_path_factory.mktemp("judged")
     shutil.copytree(trained, home, dirs_exist_ok=True)
-    small = ["--image-size", "32", "--guide-channels", "4", "8", "--judge-channels", "6", "8"]
+    small = ["--image-size", "32", "--epochs", "2", "--batch-size", "8", "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        assert train_judge.main([*small, "--epochs", "2", "--batch-size", "8"]) == 0
+        assert train_judge.main(small) == 0
     return home
 
 
@@ -227,7 +205,7 @@ def test_edits_are_reported_for_each_attribute_and_method(judged, tmp_path, monk
     assert any(line.startswith("balanced, keeping Eyeglasses") for line in printed)
 
 
-def test_an_attribute_too_rare_to_measure_is_said_before_the_work(judged, monkeypatch, capsys):
+def test_an_attribute_too_rare_to_measure_is_found_before_the_work(judged, monkeypatch, capsys):
     monkeypatch.chdir(judged)
     assert evaluate.main(["--edits", "--split", "val", "--attribute", "Smiling", "Bald"]) == 2
     printed = capsys.readouterr()
@@ -236,22 +214,66 @@ def test_an_attribute_too_rare_to_measure_is_said_before_the_work(judged, monkey
     assert "SMILING" not in printed.out.upper()
 
 
-def test_without_a_judge_edits_say_how_to_train_one(home, capsys):
+def test_without_a_judge_the_command_that_trains_one_is_given(home, capsys):
     assert evaluate.main(["--edits"]) == 2
     assert (
         "there is no guide at runs/celeba-32-judges/guide.pt: python train_judge.py "
-        "--data data/celeba --image-size 32, or pass --guide"
+        "--data data/celeba --image-size 32, or pass --judges"
     ) in capsys.readouterr().err
 
 
-def test_each_face_goes_as_far_as_the_guide_asks(judged, tmp_path, monkeypatch, capsys):
+def test_manipulate_moves_each_face_until_the_guide_sees_the_attribute(
+    judged, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(judged)
     output = ["--output", str(tmp_path / "to.png"), "--files", str(tmp_path / "faces")]
     flags = ["--attribute", "Smiling", "--source", "val", "--faces", "0", "1", "2"]
     assert manipulate.main([*flags, "--to", "0.000001", *output]) == 0
     printed = capsys.readouterr().out
     assert printed.count(": +0.00") == 3
+    assert len(list((tmp_path / "faces").iterdir())) == 6
     assert "Smiling: round-trip, from 20 faces with it, 20 without" in printed
     assert manipulate.main([*flags, "--to", "0.999999", *output]) == 0
     assert capsys.readouterr().out.count("not reached, 0.") == 3
-    assert len(list((tmp_path / "faces").iterdir())) == 6
+
+
+def test_methods_default_to_those_without_logistic_and_judges_can_be_named(
+    judged, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(judged)
+    shutil.copytree("runs/celeba-32-judges", tmp_path / "mine")
+    output = ["--output", str(tmp_path / "edits.json"), "--judges", str(tmp_path / "mine")]
+    assert evaluate.main(["--edits", "--split", "val", "--count", "3", *output]) == 0
+    report = report_of(tmp_path / "edits.json")
+    assert list(report) == ["protocol", "Smiling", "Eyeglasses"]
+    assert list(report["Smiling"]["methods"]) == ["mean", "balanced", "round-trip"]
+    assert report["Smiling"]["n"] == 3
+    assert report["protocol"]["guide"] == str(tmp_path / "mine/guide.pt")
+
+
+def test_the_logistic_method_is_measured_on_request(judged, tmp_path, monkeypatch):
+    monkeypatch.chdir(judged)
+    output = tmp_path / "edits.json"
+    flags = ["--edits", "--split", "val", "--method", "logistic", "--attribute", "Smiling"]
+    assert evaluate.main([*flags, "--output", str(output)]) == 0
+    assert list(report_of(output)["Smiling"]["methods"]) == ["logistic"]
+
+
+def test_a_table_of_three_attributes_is_trained_on_judged_and_measured(celeba):
+    path = celeba / "list_attr_celeba.txt"
+    count, names, *rows = path.read_text().splitlines()
+    columns = [1 + names.split().index(name) for name in ("Smiling", "Eyeglasses", "Male")]
+    cells = [row.split() for row in rows]
+    kept = [" ".join([row[0], *(row[column] for column in columns)]) for row in cells]
+    path.write_text("\n".join([count, "Cheerful Goggles Tall", *kept]) + "\n")
+    assert train.main([*SMALL, "--epochs", "1"]) == 0
+    assert evaluate.main(["--split", "val"]) == 0
+    probe = report_of(Path("runs/celeba-32/evaluation-val.json"))["attributes"]
+    assert (list(probe["auc"]), probe["too_rare"]) == (["Cheerful", "Goggles"], ["Tall"])
+    assert train_judge.main(["--image-size", "32", "--epochs", "2", "--device", "cpu"]) == 0
+    judges = report_of(Path("runs/celeba-32-judges/judges.json"))
+    assert list(judges["guide"]["attributes"]) == ["Cheerful", "Goggles", "Tall"]
+    assert evaluate.main(["--edits", "--split", "val"]) == 0
+    report = report_of(Path("runs/celeba-32/edits.json"))
+    assert list(report) == ["protocol", "Cheerful", "Goggles"]
+    assert list(report["Cheerful"]["methods"]["mean"]["shifts"]) == ["Goggles"]

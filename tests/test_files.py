@@ -1,13 +1,30 @@
 import errno
+import os
 import resource
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import torch
 
-from vae.errors import RunStopped
-from vae.files import whole_file, write_text
+from vae.errors import RunStopped, UserError
+from vae.files import require_writable, whole_file, write_csv, write_text, write_whole
+from vae.pictures.figures import save_labelled_grid
+from vae.pictures.images import save_gif, save_grid, save_pictures
 
 
-def test_a_file_that_fails_half_way_leaves_the_old_one_and_nothing_else(tmp_path):
+@contextmanager
+def largest_file(size):
+    """Refuse to write files of more than size bytes, as a full disk or a quota would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "numbers.txt"
     write_text(path, "old")
     with pytest.raises(ZeroDivisionError), whole_file(path) as partial:
@@ -17,15 +34,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one_and_nothing_else(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_before_can_be_kept(tmp_path):
-    path, previous = tmp_path / "a.txt", tmp_path / "a.prev.txt"
-    write_text(path, "first")
-    with whole_file(path, previous) as partial:
-        partial.write_text("second")
-    assert (path.read_text(), previous.read_text()) == ("second", "first")
-
-
-def test_a_full_disk_is_one_line_and_the_earlier_file_is_untouched(tmp_path):
+def test_a_full_disk_is_reported_in_one_line_and_the_earlier_file_is_untouched(tmp_path):
     path = tmp_path / "weights.pt"
     write_text(path, "old")
     with pytest.raises(RunStopped) as caught, whole_file(path) as partial:
@@ -38,21 +47,104 @@ def test_a_full_disk_is_one_line_and_the_earlier_file_is_untouched(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_limit_met_in_writing_leaves_the_earlier_file(tmp_path):
+def test_a_size_limit_reached_while_writing_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "big.txt"
     write_text(path, "old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(RunStopped, match="larger than this place allows"):
-            write_text(path, "x" * 100_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with largest_file(4096), pytest.raises(RunStopped, match="larger than this place allows"):
+        write_text(path, "x" * 100_000)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_a_file_is_one_line(tmp_path):
+NOISE = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+PICTURES = {
+    "grid.png": lambda path: save_grid(NOISE[0], path, columns=3),
+    "grid.jpg": lambda path: save_grid(NOISE[0], path, columns=3),
+    "grid.webp": lambda path: save_grid(NOISE[0], path, columns=3),
+    "sweep.gif": lambda path: save_gif(list(NOISE), path, columns=3),
+    "face.png": lambda path: save_pictures(NOISE[0, :1], path.parent, ["face"]),
+    "labelled.png": lambda path: save_labelled_grid(NOISE, path, list("abc"), list("de")),
+    "labelled.jpeg": lambda path: save_labelled_grid(NOISE, path, list("abc"), list("de")),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_never_left_truncated(tmp_path, name):
+    path = tmp_path / name
+    PICTURES[name](path)
+    whole = path.read_bytes()
+    path.write_bytes(b"earlier")
+    with largest_file(len(whole) - 1), pytest.raises(RunStopped, match=f"could not write {path}"):
+        PICTURES[name](path)
+    assert path.read_bytes() == b"earlier"
+    with largest_file(len(whole)):
+        PICTURES[name](path)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_reported(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(RunStopped, match="a part of the path is a file"):
         write_text(tmp_path / "runs" / "a.txt", "x")
+
+
+def test_the_line_to_print_says_whether_a_file_was_replaced(tmp_path):
+    for number, (name, write) in enumerate(
+        {
+            "bytes": lambda path: write_whole(path, b"x"),
+            "text": lambda path: write_text(path, "x"),
+            "table": lambda path: write_csv(path, [{"epoch": 1}]),
+        }.items()
+    ):
+        path = tmp_path / str(number) / name
+        assert write(path) == str(path)
+        assert write(path) == f"{path} (replaced)"
+
+
+def test_a_table_has_a_header_and_a_line_for_each_row(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"epoch": 1, "kl": 0.5}, {"epoch": 2, "kl": 0.25}])
+    assert (tmp_path / "a.csv").read_text() == "epoch,kl\n1,0.5\n2,0.25\n"
+
+
+@pytest.mark.parametrize("path", ["new.png", "old.png", "not/yet/there/new.png"])
+def test_a_path_that_can_be_written_passes_and_nothing_is_left_behind(tmp_path, path):
+    (tmp_path / "old.png").write_text("old")
+    require_writable(tmp_path / path)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "old.png"]
+    assert (tmp_path / "old.png").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("folder", "it is a folder"),
+        ("file/new.png", "a part of the path is a file"),
+        ("file/not/there/new.png", "a part of the path is a file"),
+        ("nowhere/new.png", "no such folder"),
+        (f"{'x' * 300}.png", "the name is too long"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_refused_in_one_line(tmp_path, path, reason):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        require_writable(tmp_path / path)
+    assert str(caught.value) == f"cannot write {tmp_path / path}: {reason}"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="permission denied"):
+        require_writable(tmp_path / "new.png")
+
+
+def test_a_relative_path_is_checked_from_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    require_writable(Path("new.png"))
+    require_writable(Path("not/there/new.png"))
+    assert not list(tmp_path.iterdir())

@@ -2,14 +2,12 @@ import csv
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import SMALL
@@ -21,9 +19,8 @@ import manipulate
 import train
 import train_judge
 from config import EvaluateConfig, GenerateConfig, JudgeConfig, ManipulateConfig, TrainConfig
-from vae import VAE, load_model
-from vae.images import to_uint8
-from vae.latent import seeded_noise
+from vae import open_run
+from vae.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {
@@ -57,91 +54,138 @@ def snapshot(folder):
 
 def test_a_run_leaves_what_the_readme_promises(home):
     names = {path.name for path in Path("runs/celeba-32").iterdir()}
-    assert names >= {
+    assert names == {
         "config.json",
         "metrics.csv",
         "curves.png",
         "last.pt",
         "best.pt",
+        "reconstructions-epoch-001.png",
         "reconstructions-epoch-002.png",
+        "samples-epoch-001.png",
         "samples-epoch-002.png",
     }
-    with open("runs/celeba-32/metrics.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    for row in rows:
-        total = float(row["val_recon"]) + float(row["val_kl"])
-        assert float(row["val_total"]) == pytest.approx(total)
     config = json.loads(Path("runs/celeba-32/config.json").read_text())
     assert (config["image_size"], config["beta"]) == (32, 1.0)
-    assert set(config) == {*TrainConfig.__dataclass_fields__, "crop", "origins"}
-    assert (config["origins"]["image_size"], config["origins"]["beta"]) == ("flag", "default")
-    assert (config["device"], config["crop"]) == ("cpu", "celeba")
+    assert set(config) == set(TrainConfig.__dataclass_fields__)
+    assert config["device"] == "cpu"
     assert config["precision"] in ("fp32", "bf16")
 
 
+def read_metrics(path="runs/celeba-32/metrics.csv"):
+    with open(path) as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def test_the_metrics_have_a_line_per_epoch_with_all_terms(home):
+    rows = read_metrics()
+    assert [row["epoch"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["val_total"] == pytest.approx(row["val_recon"] + row["val_kl"])
+        assert row["train_gradient_norm"] > 0
+        assert 0 <= row["val_active_units"] <= 5
+        assert row["beta"] == 1.0
+    # the last step of a one-cycle run has the lowest learning rate
+    assert rows[-1]["learning_rate"] == pytest.approx(3e-3 / 250_000)
+
+
 def test_best_is_the_epoch_with_the_lowest_validation_total(home):
-    with open("runs/celeba-32/metrics.csv") as file:
-        totals = [float(row["val_total"]) for row in csv.DictReader(file)]
-    _, best = load_model("runs/celeba-32/best.pt")
-    assert best.training["epoch"] == totals.index(min(totals)) + 1
+    totals = [row["val_total"] for row in read_metrics()]
+    best = load_checkpoint(Path("runs/celeba-32/best.pt"))
+    assert best.epoch == totals.index(min(totals)) + 1
+
+
+def test_an_epoch_is_one_line_of_at_most_100_columns(celeba, capsys):
+    assert train.main([*SMALL, "--epochs", "2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 100
+    row = read_metrics()[1]
+    assert lines[1].startswith("epoch 2/2  val ")
+    assert f"kl {round(row['val_kl'], 3):.4g}" in lines[1]
+    assert f"PSNR {row['val_psnr']:.2f} dB" in lines[1]
+
+
+def test_what_differs_from_the_defaults_is_printed_at_the_start(celeba, capsys):
+    assert train.main([*SMALL, "--recipe", "classic", "--epochs", "1"]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("recipe classic; not the defaults: --image-size 32")
+    assert "--likelihood classic" in first
+    assert "--beta" not in first
 
 
 def test_training_learns(celeba):
     assert train.main([*SMALL, "--epochs", "12", "--learning-rate", "0.01"]) == 0
-    with open("runs/celeba-32/metrics.csv") as file:
-        totals = [float(row["val_total"]) for row in csv.DictReader(file)]
+    totals = [row["val_total"] for row in read_metrics()]
     assert min(totals) < 0.6 * totals[0]
 
 
+def same_weights(one, other):
+    one, other = (open_run(path).model.state_dict() for path in (one, other))
+    return [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
 def test_the_same_seed_gives_the_same_weights(celeba, trained):
-    once, _ = load_model(trained / "runs/celeba-32/last.pt")
     assert train.main([*SMALL, "--epochs", "2"]) == 0
-    twice, _ = load_model("runs/celeba-32/last.pt")
-    for name, value in once.state_dict().items():
-        assert torch.equal(value, twice.state_dict()[name]), name
-
-
-def test_config_and_model_hold_the_same_defaults():
-    config, model = TrainConfig(), VAE()
-    for name, value in model.arch.items():
-        expected = getattr(config, name)
-        assert value == (list(expected) if isinstance(expected, tuple) else expected)
+    assert same_weights(trained / "runs/celeba-32/last.pt", "runs/celeba-32/last.pt")
 
 
 # Resuming
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(celeba):
-    classic = [*SMALL, "--recipe", "classic"]
-    assert train.main([*classic, "--epochs", "3", "--run-dir", "whole"]) == 0
-    assert train.main([*classic, "--epochs", "2"]) == 0
-    Path("runs/celeba-32/last.pt").write_bytes(b"PK")
-    assert train.main(["--resume", "runs/celeba-32/last.prev.pt", "--epochs", "3"]) == 0
-    whole, _ = load_model("whole/last.pt")
-    resumed, _ = load_model("runs/celeba-32/last.pt")
-    assert torch.equal(whole.fc_mu.weight, resumed.fc_mu.weight)
-    assert load_model("runs/celeba-32/last.prev.pt")
-
-
 def test_a_resumed_run_ends_as_one_that_never_stopped(celeba):
-    # classic: a one-cycle rate would know how long the run is to be
+    # classic: a one-cycle schedule depends on the length of the run
     classic = [*SMALL, "--recipe", "classic"]
     assert train.main([*classic, "--epochs", "4", "--run-dir", "whole"]) == 0
     assert train.main([*classic, "--epochs", "2"]) == 0
     assert train.main(["--resume", "--epochs", "4"]) == 0
-    origins = json.loads(Path("runs/celeba-32/config.json").read_text())["origins"]
-    names = ("epochs", "image_size", "likelihood", "beta")
-    assert [origins[name] for name in names] == ["flag", "flag", "recipe", "default"]
-    whole, _ = load_model("whole/last.pt")
-    resumed, checkpoint = load_model("runs/celeba-32/last.pt")
-    assert checkpoint.training["epoch"] == 4
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+    config = load_checkpoint(Path("runs/celeba-32/last.pt")).config
+    assert (config["epochs"], config["image_size"], config["likelihood"]) == (4, 32, "classic")
+    assert load_checkpoint(Path("runs/celeba-32/last.pt")).epoch == 4
+    assert same_weights("whole/last.pt", "runs/celeba-32/last.pt")
+    assert [row["epoch"] for row in read_metrics()] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_is_left_as_it_is(home, capsys):
+    before = snapshot("runs")
+    assert train.main(["--resume"]) == 0
+    assert "runs/celeba-32 has had its 2 epochs: nothing is missing" in capsys.readouterr().out
+    assert snapshot("runs") == before
+
+
+def test_resuming_completes_a_run_that_was_killed_before_its_statistics(celeba):
+    assert train.main([*SMALL, "--epochs", "2"]) == 0
+    expected = {}
+    for name in ("last.pt", "best.pt"):
+        path = Path("runs/celeba-32", name)
+        checkpoint = load_checkpoint(path)
+        expected[name], checkpoint.statistics = checkpoint.statistics, None
+        save_checkpoint(checkpoint, path)
+    assert train.main(["--resume"]) == 0
+    for name, statistics in expected.items():
+        again = load_checkpoint(Path("runs/celeba-32", name)).statistics
+        assert again.pop("attribute_names") == statistics.pop("attribute_names")
+        torch.testing.assert_close(again, statistics)
+
+
+def test_the_newest_run_is_resumed_whatever_was_looked_at_since(celeba):
+    short = [*SMALL, "--epochs", "1"]
+    assert train.main([*short, "--run-dir", "runs/first"]) == 0
+    assert train.main([*short, "--run-dir", "runs/second"]) == 0
+    looked_at = Path("runs/first/best.pt")
+    checkpoint = load_checkpoint(looked_at)
+    checkpoint.statistics = None
+    save_checkpoint(checkpoint, looked_at)
+    os.utime("runs/first/last.pt", (1, 1))
+    assert generate.main(["--checkpoint", "runs/first", "--count", "2"]) == 0
+    assert load_checkpoint(looked_at).statistics is None
+    assert train.main(["--resume", "--epochs", "2"]) == 0
+    epochs = [load_checkpoint(Path("runs", run, "last.pt")).epoch for run in ("first", "second")]
+    assert epochs == [1, 2]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_process_saves_its_work_and_goes_on(celeba, number, code):
+def test_a_stopped_process_saves_its_work_and_can_be_resumed(celeba, number, code):
     process = run_process("train.py", *SMALL, "--epochs", "10000")
     last = Path("runs/celeba-32/last.pt")
     while not last.exists():
@@ -152,10 +196,9 @@ def test_a_stopped_process_saves_its_work_and_goes_on(celeba, number, code):
     assert process.returncode == code, err
     assert err == (
         "interrupted: saved runs/celeba-32/last.pt; "
-        "go on with: python train.py --resume runs/celeba-32\n"
+        "continue with: python train.py --resume runs/celeba-32\n"
     )
-    _, checkpoint = load_model(last)
-    epochs = checkpoint.training["epoch"] + 1
+    epochs = load_checkpoint(last).epoch + 1
     assert train.main(["--resume", "runs/celeba-32", "--epochs", str(epochs)]) == 0
 
 
@@ -163,10 +206,10 @@ def test_a_stopped_process_saves_its_work_and_goes_on(celeba, number, code):
     ("flags", "message"),
     [
         (["--latent-dim", "7"], "the run has --latent-dim 5; asked for 7: start a new run"),
-        (["--recipe", "classic"], "the run has --recipe best; asked for classic: start a new"),
+        (["--recipe", "classic"], "the run has --recipe calibrated; asked for classic: start a"),
         (["--epochs", "3", "--ema-decay", "0"], "the run has --ema-decay 0.999; asked for 0.0"),
         (["--seed", "1"], "the run has --seed 0; asked for 1: start a new run"),
-        (["--epochs", "2"], "the run has had 2 epochs: pass an --epochs above"),
+        (["--epochs", "1"], "the run has had 2 epochs; asked for 1"),
         (["--epochs", "3", "--data", "other"], "crop celeba; --data has faces"),
         (["--epochs", "3", "--beta", "4"], "the run has --beta 1.0; asked for 4.0"),
     ],
@@ -182,120 +225,45 @@ def test_what_a_run_cannot_change_is_refused_and_nothing_is_written(home, capsys
     assert snapshot("runs") == before
 
 
-# Pictures
+def test_best_is_for_use_and_not_for_resuming(home, capsys):
+    assert train.main(["--resume", "runs/celeba-32/best.pt", "--epochs", "3"]) == 2
+    assert "best.pt is for use: a run continues from its last.pt" in capsys.readouterr().err
 
 
-def test_every_picture_of_generate_is_written_and_named_last(home, tmp_path, capsys):
-    out = tmp_path / "out.png"
-    shows = ["grid", "reconstructions", "interpolation", "histograms", "traversal"]
-    assert generate.main(["--show", *shows, "--count", "8", "--output", str(out)]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("checkpoint: runs/celeba-32/best.pt")
-    subjects = [*shows[:3], "histograms-means", "histograms-samples", "traversal"]
-    assert printed[1:3] == ["prior: mixture, temperature 1"] * 2
-    assert printed[3:] == [str(tmp_path / f"out-{subject}.png") for subject in subjects]
-    for path in printed[3:]:
-        assert Image.open(path).size[0] > 100
+# Attributes of one's own
 
 
-def test_a_grid_shows_the_decoded_noise_of_its_seed(home, tmp_path):
-    arguments = ["--count", "3", "--seed", "5", "--prior", "standard", "--temperature", "0.5"]
-    arguments += ["--files", str(tmp_path)]
-    assert generate.main([*arguments, "--output", str(tmp_path / "grid.png")]) == 0
-    model, _ = load_model("runs/celeba-32")
-    with torch.no_grad():
-        x = model.decode(0.5 * seeded_noise(5, range(3), 5))
-    for index, pixels in enumerate(to_uint8(x)):
-        written = np.asarray(Image.open(tmp_path / f"grid-{index:04d}.png"))
-        np.testing.assert_array_equal(written, pixels)
-
-
-def test_a_face_does_not_change_with_the_count(home, tmp_path):
-    for count in ("2", "70"):
-        generate.main(
-            [
-                "--count",
-                count,
-                "--files",
-                str(tmp_path / count),
-                "--output",
-                str(tmp_path / "x.png"),
-            ]
-        )
-    few = (tmp_path / "2" / "grid-0001.png").read_bytes()
-    assert few == (tmp_path / "70" / "grid-0001.png").read_bytes()
-
-
-def test_ones_own_pictures_are_reconstructed_and_interpolated(home, tmp_path):
-    pictures = [f"data/celeba/img_align_celeba/00000{number}.jpg" for number in (1, 2, 3)]
-    shows = ["--show", "reconstructions", "interpolation"]
-    output = ["--output", str(tmp_path / "me.png"), "--files", str(tmp_path)]
-    assert generate.main([*shows, "--image", *pictures, *output]) == 0
-    assert len(list(tmp_path.glob("reconstructions-*.png"))) == 3
-    assert len(list(tmp_path.glob("interpolation-*.png"))) == 2 * 2 * 8
-
-
-def test_pictures_are_made_without_the_data_set(home, tmp_path, monkeypatch):
-    shutil.copy("runs/celeba-32/best.pt", tmp_path)
+def test_three_attributes_of_ones_own_are_trained_on_and_edited(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert generate.main(["--checkpoint", "best.pt", "--show", "grid", "traversal"]) == 0
-    assert manipulate.main(["--checkpoint", "best.pt", "--faces", "0", "1"]) == 0
-    assert {path.name for path in tmp_path.glob("*.png")} == {
-        "grid.png",
-        "traversal.png",
-        "Smiling.png",
-        "Eyeglasses.png",
-    }
-
-
-@pytest.mark.parametrize("source", ["random", "val", "mean"])
-def test_strength_zero_is_the_face_itself(celeba, tmp_path, source):
-    # classic: six steps of its rate are enough for a direction to be seen
-    assert train.main([*SMALL, "--recipe", "classic", "--epochs", "2"]) == 0
-    flags = ["--source", source, "--faces", "0", "3", "--attribute", "smiling", "--strengths"]
-    output = ["--files", str(tmp_path), "--output", str(tmp_path / "sweep.png")]
-    assert manipulate.main([*flags, "-2", "0", "2", *output]) == 0
-    model, checkpoint = load_model("runs/celeba-32")
-    label = {"random": "3", "val": "3", "mean": "mean"}[source]
-    with torch.no_grad():
-        if source == "random":
-            z = seeded_noise(0, [3], 5)
-        elif source == "mean":
-            z = checkpoint.statistics["mean"][None]
-        else:
-            pixels = np.load(next(Path("data/cache").glob("celeba-32px*.npy")))[43]
-            z, _ = model.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
-        expected = to_uint8(model.decode(z))[0]
-    unmoved = np.asarray(Image.open(tmp_path / f"{label}-Smiling0.png"))
-    assert np.abs(unmoved.astype(int) - expected).max() <= 1
-    moved = np.asarray(Image.open(tmp_path / f"{label}-Smiling+2.png"))
-    assert np.abs(moved.astype(int) - expected).max() > 1
-
-
-def test_adding_and_removing_the_same_attribute_changes_nothing(home, tmp_path):
-    flags = ["--add", "Smiling", "--faces", "0", "--output", str(tmp_path / "a.png"), "--files"]
-    for name, more in {"both": ["--remove", "smiling"], "one": []}.items():
-        assert manipulate.main([*flags, str(tmp_path / name), *more]) == 0
-    assert manipulate.main(["--strengths", "0", "1", *flags[2:], str(tmp_path / "sweep")]) == 0
-    plain = np.asarray(Image.open(tmp_path / "sweep" / "0-Smiling0.png")).astype(int)
-    moved = np.asarray(Image.open(tmp_path / "sweep" / "0-Smiling+1.png")).astype(int)
-    both = np.asarray(Image.open(tmp_path / "both" / "0-edited.png"))
-    one = np.asarray(Image.open(tmp_path / "one" / "0-edited.png"))
-    assert np.abs(both - plain).max() <= 1
-    assert np.abs(one - moved).max() <= 1
-
-
-def test_a_sweep_can_move(home, tmp_path):
-    flags = ["--gif", "--attribute", "Eyeglasses", "--output", str(tmp_path / "sweep.png")]
-    assert manipulate.main(flags) == 0
-    with Image.open(tmp_path / "sweep.gif") as gif:
-        assert gif.n_frames == 48
+    folder = Path("mine/img_align_celeba")
+    folder.mkdir(parents=True)
+    rows = []
+    for index in range(90):
+        has = (index % 2, index % 3 == 0, index < 60)
+        red, green = 40 + 150 * has[0], 40 + 150 * has[1]
+        Image.new("RGB", (44, 54), (red, green, 90 + index)).save(folder / f"{index:03d}.png")
+        rows.append(f"{index:03d}.png " + " ".join("1" if one else "-1" for one in has))
+    table = ["90", "Tattoo Red_Hair Freckles", *rows]
+    Path("mine/list_attr_celeba.txt").write_text("\n".join(table) + "\n")
+    assert train.main([*SMALL, "--data", "mine", "--epochs", "2"]) == 0
+    statistics = load_checkpoint(Path("runs/mine-32/best.pt")).statistics
+    assert statistics["attribute_names"] == ["Tattoo", "Red_Hair", "Freckles"]
+    assert statistics["cooccurrence"].shape == (3, 3)
+    assert manipulate.main(["--faces", "0", "1"]) == 0
+    written = {path.name for path in Path("runs/mine-32").glob("*.png")}
+    assert {"Tattoo.png", "Red_Hair.png"} <= written
+    assert "Freckles.png" not in written
+    assert manipulate.main(["--attribute", "freckles", "--faces", "0"]) == 0
+    assert evaluate.main([]) == 0
+    capsys.readouterr()
+    assert manipulate.main(["--attribute", "Smiling"]) == 2
+    assert "Known: Tattoo, Red_Hair, Freckles" in capsys.readouterr().err
 
 
 # Data without attributes
 
 
-def test_a_plain_folder_trains_and_generates_and_says_what_an_edit_lacks(
+def test_a_plain_folder_trains_and_generates_and_an_edit_says_what_it_lacks(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -306,7 +274,7 @@ def test_a_plain_folder_trains_and_generates_and_says_what_an_edit_lacks(
     assert generate.main(["--show", "grid", "reconstructions", "--count", "4"]) == 0
     capsys.readouterr()
     assert manipulate.main([]) == 2
-    assert "list_attr_celeba.txt" in capsys.readouterr().err
+    assert "trained on pictures without attributes" in capsys.readouterr().err
 
 
 # Mistakes: one line, the exit code, and nothing written or lost
@@ -318,13 +286,13 @@ def test_a_plain_folder_trains_and_generates_and_says_what_an_edit_lacks(
         (train, ["--image-size", "63"], "--image-size must be a multiple of 16, at least 32; got"),
         (train, ["--image-size", "big"], "argument --image-size: invalid int value: 'big'"),
         (train, ["--epoch", "3"], "unrecognized arguments: --epoch"),
-        (train, ["--learning-rate", "0"], "--learning-rate must be positive; got 0.0"),
-        (train, ["--learning-rate", "nan"], "--learning-rate must be positive; got nan"),
+        (train, ["--learning-rate", "0"], "--learning-rate must be above 0; got 0.0"),
+        (train, ["--learning-rate", "nan"], "--learning-rate must be above 0; got nan"),
         (train, ["--beta", "-1"], "--beta must be at least 0; got -1.0"),
         (train, ["--device", "gpu"], "--device must be auto, cpu, cuda, cuda:N or mps; got gpu"),
         (train, ["--device", "cuda:7"], "--device cuda:7 is not on this machine"),
         (train, ["--data", "nowhere"], "looked for img_align_celeba/, img_align_celeba.zip"),
-        (train, ["--run-dir", "runs/celeba-32"], "holds a run: go on with --resume"),
+        (train, ["--run-dir", "runs/celeba-32"], "holds a run: continue it with --resume"),
         (train, ["--resume", "nowhere"], "there is no checkpoint nowhere"),
         (generate, ["--show", "everything"], "invalid choice: 'everything'"),
         (generate, ["--columns", "1"], "--columns must be at least 2; got 1"),
@@ -382,7 +350,7 @@ def replace_the_checkpoint(root):
         (drop_a_row, "list_attr_celeba.txt has 59 rows, says 60 on line 1"),
         (
             cut_the_checkpoint,
-            "is damaged (unexpected end); the one before it is runs/celeba-32/last",
+            "is damaged (unexpected end): the run cannot continue from it; runs/celeba-32/best.pt",
         ),
         (replace_the_checkpoint, "last.pt is not a checkpoint of this project"),
     ],
@@ -426,7 +394,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(celeba, capsys):
     assert err.count("\n") == 1
     assert "stopped: " in err
     assert " at epoch " in err
-    model, _ = load_model("runs/celeba-32/last.pt")
+    model = open_run("runs/celeba-32/last.pt").model
     assert all(value.isfinite().all() for value in model.state_dict().values())
     assert before.keys() <= snapshot("runs").keys()
 

@@ -3,9 +3,9 @@
 The data's way:
 
     img_align_celeba/000001.jpg ...   178 x 218 RGB
-       celeba.find_faces              which files, which of the 40 attributes, which split
-       packing.pack                   square crop, resize -> uint8 .npy, written once
-       loader.batches                 gather -> device -> /255 -> flip
+       data.celeba.find_faces         which files, which attributes, which split
+       data.packing.pack              square crop, resize -> uint8 .npy, written once
+       data.batches.batches           gather -> device -> /255 -> flip
     x            (B, 3, S, S)         in [0, 1]
        VAE.encode                     convolutions -> flatten -> two linear heads
     mu, logvar   (B, D)
@@ -13,12 +13,13 @@ The data's way:
     z            (B, D)
        VAE.decode                     linear -> transposed convolutions -> sigmoid
     x_hat        (B, 3, S, S)         in [0, 1]
-       loss.vae_loss                  total = recon + beta * kl, nats per image
-    runs/<name>/last.pt, best.pt      weights, optimizer, config, latent statistics
-       checkpoint.load_model          the only door for generate, manipulate and evaluate
+       training.loss.vae_loss         total = recon + beta * kl, nats per image
+    runs/<name>/last.pt               to continue: weights, average, optimizer, statistics
+    runs/<name>/best.pt               to use: weights, latent statistics
+       run.open_run                   the only door for generate, manipulate and evaluate
 """
 
-from vae.checkpoint import load_model
-from vae.model import VAE
+from vae.models.vae import VAE
+from vae.run import open_run
 
-__all__ = ["VAE", "load_model"]
+__all__ = ["VAE", "open_run"]

@@ -5,32 +5,28 @@ import csv
 import errno
 import io
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae.errors import RunStopped
+from vae.errors import RunStopped, UserError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary sibling of path to write to; on success it takes path's place at once.
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside path; on success it replaces path in one step.
 
-    The sibling keeps path's suffix, so that writers which go by it (PIL, matplotlib, numpy) work.
-    Missing folders are made. When the body raises, the sibling is removed and path stays as it was.
-    What stood at path before is kept as previous, if that is given.
+    The temporary file keeps path's suffix, because some writers choose a format by it. Missing
+    folders are created. If the body raises, the temporary file is removed and path is unchanged.
 
-    Raises RunStopped where the disk is full or the place cannot be written.
+    Raises RunStopped if the disk is full or the path cannot be written.
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with open(partial, "rb+") as written:
             os.fsync(written.fileno())
-        if previous and path.exists():
-            _keep(path, previous)
         os.replace(partial, path)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
@@ -58,25 +54,52 @@ _CANNOT_WRITE = {
 }
 
 
-def _keep(path: Path, copy: Path) -> None:
-    """Give what stands at path a second name, or a copy where the disk knows no links."""
-    copy.unlink(missing_ok=True)
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def require_writable(path: Path) -> None:
+    """Check before long work that a file can be written at path; leave nothing behind.
+
+    Missing folders are no mistake: whole_file creates them.
+
+    Raises UserError if path is a folder, or if nothing can be written where it would stand.
+    """
     try:
-        os.link(path, copy)
-    except OSError:
-        shutil.copyfile(path, copy)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        existing = next(folder for folder in path.parents if os.path.lexists(folder))
+        trial = existing / _partial(path).name
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        raise UserError(f"cannot write {path}: {_CANNOT_WRITE[error.errno]}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write text to path, whole or not at all."""
+def write_whole(path: Path, content: bytes) -> str:
+    """Write content to path, whole or not at all.
+
+    Returns the line to print: the path, with " (replaced)" if a file stood there before.
+
+    Raises RunStopped if the disk is full or the path cannot be written.
+    """
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+        partial.write_bytes(content)
+        replaced = path.exists()
+    return f"{path} (replaced)" if replaced else str(path)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of equal keys to path, a header first, whole or not at all."""
+def write_text(path: Path, text: str) -> str:
+    """Write text to path, whole or not at all; return the line to print."""
+    return write_whole(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows of equal keys to path, a header first; return the line to print."""
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, table.getvalue())
+    return write_text(path, table.getvalue())

@@ -1,0 +1,238 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import generate
+from vae import open_run
+from vae.checkpoint import load_checkpoint, save_checkpoint
+
+
+def make_vivid(run, folder):
+    """Write a copy of a run to folder, in which faces differ clearly from code to code."""
+    checkpoint = load_checkpoint(Path(run) / "best.pt")
+    for name in ("fc_mu.weight", "fc_decode.weight"):
+        checkpoint.weights[name] *= 20
+    checkpoint.statistics["mean"] += 0.1
+    save_checkpoint(checkpoint, folder / "best.pt")
+    return str(folder)
+
+
+@pytest.fixture
+def vivid(home, tmp_path):
+    """Return the folder of a run, as text; the folder with its data set is the current one."""
+    return make_vivid("runs/celeba-32", tmp_path / "run")
+
+
+def pixels_of(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def as_pixels(x):
+    """Return images (N, 3, S, S) as rounded uint8 (N, S, S, 3)."""
+    return np.round(255 * x.permute(0, 2, 3, 1).numpy()).astype(np.uint8)
+
+
+def cells(picture, columns, side=32):
+    """Return the images of a grid, row by row."""
+    step = side + 2
+    rows = (len(picture) - 2) // step
+    corners = [
+        (2 + step * row, 2 + step * column) for row in range(rows) for column in range(columns)
+    ]
+    return np.stack([picture[top : top + side, left : left + side] for top, left in corners])
+
+
+def decode(model, z):
+    with torch.no_grad():
+        return as_pixels(model.decode(z))
+
+
+def noise(seed, indices, latent_dim=5):
+    rows = [
+        np.random.default_rng((seed, i)).standard_normal(latent_dim, np.float32) for i in indices
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+def assert_close(pixels, expected):
+    """Compare pixels to within one level; the expected images must not be all alike."""
+    assert np.abs(np.diff(expected.astype(int), axis=0)).max() > 20
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+STANDARD = ["--prior", "standard"]
+SHOWS = ["grid", "reconstructions", "interpolation", "histograms", "traversal"]
+SUBJECTS = [*SHOWS[:3], "histograms-means", "histograms-samples", "traversal"]
+
+
+def test_every_picture_is_written_and_named_last(vivid, tmp_path, capsys):
+    flags = ["--checkpoint", vivid, "--show", *SHOWS, "--count", "8"]
+    assert generate.main([*flags, "--output", str(tmp_path / "out.png")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"checkpoint: {vivid}/best.pt, epoch 2"
+    assert printed[1:3] == ["prior: mixture, temperature 1"] * 2
+    assert printed[3:] == [str(tmp_path / f"out-{subject}.png") for subject in SUBJECTS]
+    for path in printed[3:]:
+        pixels = pixels_of(path)
+        assert pixels.shape[1] > 100
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, path
+
+
+def test_a_picture_that_stood_there_before_is_said_to_be_replaced(vivid, tmp_path, capsys):
+    output = ["--output", str(tmp_path / "a.jpg"), "--files", str(tmp_path / "faces")]
+    for count, replaced, faces in ((2, "", "2 pictures"), (3, " (replaced)", "3 pictures, 2 rep")):
+        assert generate.main(["--checkpoint", vivid, "--count", str(count), *output]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[-2] == f"{tmp_path}/a.jpg{replaced}"
+        assert printed[-1].startswith(f"{tmp_path}/faces ({faces}")
+    assert len(list((tmp_path / "faces").iterdir())) == 3
+
+
+def test_a_grid_shows_the_decoded_noise_of_its_seed(vivid, tmp_path):
+    flags = ["--checkpoint", vivid, "--count", "5", "--columns", "3", "--seed", "5", *STANDARD]
+    output = ["--output", str(tmp_path / "grid.png"), "--files", str(tmp_path)]
+    assert generate.main([*flags, "--temperature", "0.5", *output]) == 0
+    expected = decode(open_run(vivid).model, 0.5 * noise(5, range(5)))
+    shown = cells(pixels_of(tmp_path / "grid.png"), columns=3)
+    assert_close(shown[:5], expected)
+    assert (shown[5] == 255).all()
+    singles = [pixels_of(tmp_path / f"grid-{index:04d}.png") for index in range(5)]
+    np.testing.assert_array_equal(np.stack(singles), shown[:5])
+
+
+def test_a_face_does_not_change_with_the_count(vivid, tmp_path):
+    for count in ("2", "70"):
+        files = ["--files", str(tmp_path / count), "--output", str(tmp_path / "x.png")]
+        assert generate.main(["--checkpoint", vivid, "--count", count, *files]) == 0
+    few = (tmp_path / "2" / "grid-0001.png").read_bytes()
+    assert few == (tmp_path / "70" / "grid-0001.png").read_bytes()
+
+
+def test_reconstructions_stand_under_their_originals(vivid, tmp_path):
+    flags = ["--checkpoint", vivid, "--show", "reconstructions", "--count", "8", "--columns", "4"]
+    assert generate.main([*flags, "--output", str(tmp_path / "a.png")]) == 0
+    originals, reconstructions = np.split(cells(pixels_of(tmp_path / "a.png"), columns=4), 2)
+    model, packed = (
+        open_run(vivid).model,
+        np.load(next(Path("data/cache").glob("celeba-32px*.npy"))),
+    )
+    validation = {image.tobytes() for image in packed[40:52]}
+    assert len({image.tobytes() for image in originals} & validation) == 4
+    with torch.no_grad():
+        mu, _ = model.encode(torch.from_numpy(originals).permute(0, 3, 1, 2) / 255)
+    assert_close(reconstructions, decode(model, mu))
+
+
+def test_an_interpolation_goes_from_one_code_to_the_next(vivid, tmp_path):
+    flags = ["--checkpoint", vivid, "--show", "interpolation", "--count", "20", "--columns", "5"]
+    output = ["--files", str(tmp_path), "--output", str(tmp_path / "a.png")]
+    assert generate.main([*flags, *STANDARD, *output]) == 0
+    names = [f"interpolation-{index:04d}.png" for index in range(20)]
+    images = np.stack([pixels_of(tmp_path / name) for name in names]).reshape(2, 2, 5, 32, 32, 3)
+    z = noise(0, range(4)).reshape(2, 2, 5)
+    for pair in range(2):
+        start, end = z[pair]
+        for way in range(2):
+            ends = images[pair, way, [0, -1]]
+            assert_close(ends, decode(open_run(vivid).model, torch.stack([start, end])))
+        line = torch.stack([start, 0.75 * start + 0.25 * end, (start + end) / 2])
+        assert_close(images[pair, 0, :3], decode(open_run(vivid).model, line))
+        assert np.abs(images[pair, 0, 2].astype(int) - images[pair, 1, 2]).max() > 1
+
+
+def test_a_traversal_changes_one_dimension_of_the_mean_code_at_a_time(vivid, tmp_path):
+    flags = [
+        "--checkpoint",
+        vivid,
+        "--show",
+        "traversal",
+        "--columns",
+        "3",
+        "--dimensions",
+        "4",
+        "1",
+    ]
+    output = ["--files", str(tmp_path), "--output", str(tmp_path / "a.png")]
+    assert generate.main([*flags, *output]) == 0
+    run, codes = open_run(vivid), []
+    for dimension in (4, 1):
+        for value in (-3.0, 0.0, 3.0):
+            z = run.checkpoint.statistics["mean"].clone()
+            z[dimension] = value
+            codes.append(z)
+    images = [pixels_of(tmp_path / f"traversal-{index:04d}.png") for index in range(6)]
+    assert_close(np.stack(images), decode(run.model, torch.stack(codes)))
+
+
+def test_histograms_show_narrower_means_than_samples(home, tmp_path):
+    output = ["--output", str(tmp_path / "a.png"), "--dimensions", "2"]
+    assert generate.main(["--show", "histograms", *output]) == 0
+    widths = {}
+    for kind in ("means", "samples"):
+        pixels = pixels_of(tmp_path / f"a-histograms-{kind}.png").astype(int)
+        blue = (np.abs(pixels - (76, 114, 176)) <= 2).all(axis=2)
+        widths[kind] = np.ptp(np.nonzero(blue)[1])
+    # the small model's means are all near 0, its samples nearly those of N(0, 1)
+    assert widths["means"] < 20
+    assert widths["samples"] > 40
+
+
+def test_ones_own_pictures_are_reconstructed_and_interpolated(vivid, tmp_path):
+    pictures = [f"data/celeba/img_align_celeba/00000{number}.jpg" for number in (1, 2, 3)]
+    shows = ["--checkpoint", vivid, "--show", "reconstructions", "interpolation"]
+    output = ["--output", str(tmp_path / "me.png"), "--files", str(tmp_path)]
+    assert generate.main([*shows, "--image", *pictures, *output]) == 0
+    shown = cells(pixels_of(tmp_path / "me-reconstructions.png"), columns=3)
+    for path, original in zip(pictures, shown, strict=False):
+        with Image.open(path) as picture:
+            width, height = picture.size
+            top, left = (height - width) // 2, 0
+            square = picture.crop((left, top, width, top + width)).resize((32, 32), Image.BICUBIC)
+        assert np.abs(np.asarray(square).astype(int) - original).mean() < 3
+    assert len(list(tmp_path.glob("reconstructions-*.png"))) == 3
+    assert len(list(tmp_path.glob("interpolation-*.png"))) == 2 * 2 * 8
+    first, last = (pixels_of(tmp_path / f"interpolation-000{index}.png") for index in (0, 7))
+    assert_close(np.stack([first, last]), shown[3:5])
+
+
+def test_pictures_are_made_without_the_data_set(home, tmp_path, monkeypatch):
+    shutil.copy("runs/celeba-32/best.pt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert generate.main(["--checkpoint", "best.pt", "--show", "grid", "traversal"]) == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"grid.png", "traversal.png"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--output", "file/a.png"], "cannot write file/a.png: a part of the path is a file"),
+        (["--output", "taken.png"], "cannot write taken.png: it is a folder"),
+        (["--files", "file"], "cannot write file/face.png: a part of the path is a file"),
+        (
+            ["--show", "grid", "reconstructions", "--output", "all.png"],
+            "cannot write all-reconstructions.png: it is a folder",
+        ),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    home, tmp_path, monkeypatch, capsys, flags, message
+):
+    shutil.copy("runs/celeba-32/best.pt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    for name in ("taken.png", "all-reconstructions.png"):
+        Path(name).mkdir()
+    before = set(tmp_path.rglob("*"))
+    # there is no data set here: with work done first, that would be the message
+    shows = [] if "--show" in flags else ["--show", "reconstructions"]
+    assert generate.main(["--checkpoint", "best.pt", *shows, *flags]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == f"error: {message}\n"
+    assert "prior: " not in printed.out
+    assert set(tmp_path.rglob("*")) == before

@@ -1,0 +1,153 @@
+import dataclasses
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_checkpoint import make_checkpoint
+
+from vae import open_run
+from vae.checkpoint import load_checkpoint, save_checkpoint
+from vae.errors import UserError
+from vae.latent.codes import seeded_noise
+from vae.run import choose_run_dir, find_checkpoint, newest_run
+
+
+def without_statistics(path):
+    """Write the run's last checkpoint to path without its statistics; return these."""
+    checkpoint = load_checkpoint(Path("runs/celeba-32/last.pt"))
+    save_checkpoint(dataclasses.replace(checkpoint, statistics=None), path)
+    return checkpoint.statistics
+
+
+# The model and its codes
+
+
+def test_decode_and_encode_are_the_models(home):
+    run, z = open_run("runs/celeba-32"), seeded_noise(0, range(130), 5)
+    with torch.no_grad():
+        torch.testing.assert_close(run.decode(z), run.model.decode(z), atol=1e-6, rtol=0)
+        x = run.decode(z)
+        mu, logvar = run.encode(x)
+        torch.testing.assert_close((mu, logvar), run.model.encode(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(run.encode(x.split(7)), (mu, logvar), atol=1e-5, rtol=1e-5)
+
+
+def test_samples_come_from_the_runs_prior_unless_another_is_named(home, capsys):
+    run = open_run("runs/celeba-32")
+    torch.testing.assert_close(run.sample(3, [1, 4]), run.prior("mixture").sample(3, [1, 4]))
+    noise = seeded_noise(3, [1, 4], 5)
+    torch.testing.assert_close(run.sample(3, [1, 4], "standard", 0.5), 0.5 * noise)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["prior: mixture, temperature 1", "prior: standard, temperature 0.5"]
+
+
+def test_a_moved_data_set_is_found_where_it_is_now(home, tmp_path):
+    shutil.copytree("data/celeba", tmp_path / "elsewhere")
+    here, there = (
+        open_run("runs/celeba-32"),
+        open_run("runs/celeba-32", data=tmp_path / "elsewhere"),
+    )
+    assert here.faces.digest() == there.faces.digest()
+    np.testing.assert_array_equal(here.faces.pixels, there.faces.pixels)
+    assert there.faces.path != here.faces.path
+
+
+# Directions
+
+
+def test_a_direction_is_one_unit_between_the_class_means(home):
+    run = open_run("runs/celeba-32")
+    mu, _ = run.encode(run.images(run.faces.rows("train")))
+    has = torch.from_numpy(run.faces.attributes[:40, run.column("Smiling")])
+    between = mu[has].mean(0) - mu[~has].mean(0)
+    torch.testing.assert_close(run.direction("smiling", "mean"), between, rtol=1e-3, atol=1e-5)
+    for method in ("balanced", "round-trip", "logistic"):
+        direction = run.direction("Smiling", method)
+        distance = (between @ direction).abs() / direction.norm()
+        torch.testing.assert_close(direction.norm(), distance, rtol=1e-3, atol=0)
+
+
+def test_the_logistic_direction_needs_the_training_faces(home):
+    with pytest.raises(UserError, match="no images under nowhere"):
+        open_run("runs/celeba-32", data="nowhere").direction("Smiling", "logistic")
+
+
+def test_attributes_are_chosen_by_name_else_by_default_else_the_first_two(home):
+    run = open_run("runs/celeba-32")
+    assert run.chosen_attributes(["smiling", "MALE"], ["Young"]) == ["Smiling", "Male"]
+    assert run.chosen_attributes([], ["Young", "Bald"]) == ["Young", "Bald"]
+    assert run.chosen_attributes([], ["Young", "Tattoo"]) == run.attribute_names[:2]
+    with pytest.raises(UserError, match='no attribute "Tattoo"'):
+        run.chosen_attributes(["Tattoo"], [])
+
+
+# Statistics that a file lacks
+
+
+def test_missing_statistics_are_computed_and_said_and_not_stored(home, tmp_path, capsys):
+    path = tmp_path / "last.pt"
+    expected = without_statistics(path)
+    before = path.read_bytes()
+    path.chmod(stat.S_IRUSR)
+    run = open_run(path)
+    assert run.statistics.pop("attribute_names") == expected.pop("attribute_names")
+    torch.testing.assert_close(run.statistics, expected)
+    assert f"{path} has no latent statistics: computing them" in capsys.readouterr().out
+    assert path.read_bytes() == before
+
+
+def test_statistics_are_not_computed_from_other_faces_or_none(home, tmp_path):
+    path = tmp_path / "last.pt"
+    without_statistics(path)
+    shutil.copytree("data/celeba", tmp_path / "other")
+    (tmp_path / "other/img_align_celeba/000060.jpg").unlink()
+    with pytest.raises(UserError, match=r"no latent statistics.*--data has faces"):
+        _ = open_run(path, data=str(tmp_path / "other")).statistics
+    with pytest.raises(UserError, match=r"no latent statistics.*no images under nowhere"):
+        _ = open_run(path, data="nowhere").statistics
+
+
+# Which checkpoint, which folder
+
+
+def test_the_best_of_a_run_is_taken_else_the_last(tmp_path):
+    for name in ("last.pt", "best.pt"):
+        (tmp_path / name).write_bytes(b"")
+        assert find_checkpoint(tmp_path).name == name
+    assert find_checkpoint(tmp_path, prefer="last.pt").name == "last.pt"
+    assert find_checkpoint(tmp_path / "last.pt").name == "last.pt"
+
+
+def test_where_no_run_is_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no run under runs/: train one \(python train.py\)"):
+        newest_run()
+    with pytest.raises(UserError, match=r"no checkpoint in .*: looked for best.pt, last.pt$"):
+        find_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint in .*: looked for last.pt, best.pt$"):
+        find_checkpoint(tmp_path, prefer="last.pt")
+
+
+def test_the_newest_run_is_that_of_the_newest_last_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("old/last.pt", "new/last.pt", "old/best.pt", "old/grid.png")):
+        path = Path("runs") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        os.utime(path, (number, number))
+    assert newest_run() == Path("runs/new")
+
+
+def test_runs_are_numbered_and_never_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("celeba-32", "celeba-32-2", "celeba-32-3"):
+        run_dir = choose_run_dir(None, "celeba-32")
+        assert run_dir == Path("runs") / name
+        save_checkpoint(make_checkpoint(), run_dir / "last.pt")
+    with pytest.raises(UserError, match="holds a run: continue it with --resume runs/celeba-32-2"):
+        choose_run_dir("runs/celeba-32-2", "celeba-32")
+    assert newest_run() == Path("runs/celeba-32-3")

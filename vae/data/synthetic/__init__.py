@@ -1,0 +1,1 @@
+"""Synthetic faces: a built-in data set whose attribute labels are exact."""

@@ -1,0 +1,1 @@
+"""Edits that a classifier of decoded faces steers."""

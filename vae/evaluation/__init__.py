@@ -1,0 +1,1 @@
+"""Numbers about models, codes, samples and edits, and the report that prints them."""

@@ -1,0 +1,78 @@
+"""The fields of a configuration class as command-line flags."""
+
+import argparse
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from operator import ge, gt, le, lt
+from typing import Any, NoReturn
+
+from vae.errors import UserError
+
+BOUNDS = {"at_least": ge, "at_most": le, "above": gt, "below": lt}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help shows all flags)")
+
+
+def read_flags(
+    config_class: type, argv: Sequence[str] | None, description: str | None, **defaults: Any
+) -> Any:
+    """Return the configuration: the fields' defaults, over them defaults, over them the flags.
+
+    Raises UserError if a flag is unknown, or a value of the wrong type or out of range.
+    """
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = _Parser(description=description, allow_abbrev=False, formatter_class=formatter)
+    hints = typing.get_type_hints(config_class)
+    for entry in fields(config_class):
+        parser.add_argument(as_flag(entry.name), **_argument(entry, hints[entry.name]))
+    parser.set_defaults(**defaults)
+    parsed = vars(parser.parse_args(argv))
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
+    try:
+        config = config_class(**values)
+        check(config)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    return config
+
+
+def as_flag(name: str) -> str:
+    """Return the flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def check(config: Any) -> None:
+    """Raise ValueError, naming the flag, if a field breaks a rule that it declares."""
+    for entry in fields(config):
+        flag, rules, value = as_flag(entry.name), entry.metadata, getattr(config, entry.name)
+        for one in value if isinstance(value, tuple) else () if value is None else (value,):
+            if "choices" in rules and one not in rules["choices"]:
+                raise ValueError(f"{flag} must be one of {', '.join(rules['choices'])}; got {one}")
+            if one == "" and "const" not in rules:
+                raise ValueError(f"{flag} is empty")
+            for name in BOUNDS.keys() & rules.keys():
+                bound = f"{name.replace('_', ' ')} {rules[name]}"
+                if not math.isfinite(one) or not BOUNDS[name](one, rules[name]):
+                    raise ValueError(f"{flag} must be {bound}; got {one}")
+
+
+def _argument(entry: Field, hint: Any) -> dict[str, Any]:
+    """Return what argparse needs to know of a field."""
+    argument = {k: rule for k, rule in entry.metadata.items() if k not in {*BOUNDS, "fixed"}}
+    # --help shows no default where there is none
+    argument["default"] = argparse.SUPPRESS if entry.default in (None, ()) else entry.default
+    if isinstance(hint, types.UnionType):
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is tuple:
+        hint, argument["nargs"] = typing.get_args(hint)[0], "+"
+    if hint is bool:
+        return argument | {"action": argparse.BooleanOptionalAction}
+    if "choices" not in argument:
+        argument.setdefault("metavar", hint.__name__.upper())
+    return argument | {"type": hint}

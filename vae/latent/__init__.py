@@ -1,0 +1,1 @@
+"""Codes and what is computed from them: statistics, priors, directions. Tensors alone."""

@@ -1,0 +1,65 @@
+"""The codes of a data set and their statistics.
+
+B batch, N faces, D latent dimensions, K attributes. Codes are posterior means, mu.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Statistics = dict[str, Any]
+"""What a checkpoint keeps of its training codes: see latent_statistics."""
+
+
+def latent_statistics(
+    mu: Tensor,
+    logvar: Tensor,
+    attributes: np.ndarray | None = None,
+    attribute_names: Sequence[str] = (),
+) -> Statistics:
+    """Return what sampling and editing need to know of the codes (N, D) of a data set.
+
+    n; mean (D,) and covariance (D, D) of mu; mean_variance (D,), the mean of exp(logvar). Where
+    attributes (N, K) are known also attribute_names; class_sums (K, D), the sum of mu over the
+    faces with each attribute; cooccurrence (K, K), the number of faces with both of two attributes.
+    Accumulated in float64.
+    """
+    codes = mu.double()
+    statistics: Statistics = {
+        "n": len(codes),
+        "mean": codes.mean(0).float(),
+        "covariance": torch.cov(codes.T).float(),
+        "mean_variance": logvar.double().exp().mean(0).float(),
+    }
+    if attributes is not None:
+        has = torch.from_numpy(attributes).double()
+        statistics["attribute_names"] = list(attribute_names)
+        statistics["class_sums"] = (has.T @ codes).float()
+        statistics["cooccurrence"] = (has.T @ has).round().long()
+    return statistics
+
+
+def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Return the KL term of each image and latent dimension in nats, (B, D)."""
+    return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
+
+
+def seeded_noise(seed: int, indices: Iterable[int], latent_dim: int) -> Tensor:
+    """Return standard normal noise, (indices, D); a row depends on seed and its index alone."""
+    rows = [
+        np.random.default_rng((seed, index)).standard_normal(latent_dim, np.float32)
+        for index in indices
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+def sample_posterior(mu: Tensor, logvar: Tensor, seed: int, first: int = 0) -> Tensor:
+    """Return one sample of each posterior, (N, D).
+
+    The noise of row i depends on seed and first + i alone.
+    """
+    noise = seeded_noise(seed, range(first, first + len(mu)), mu.shape[1])
+    return mu + torch.exp(0.5 * logvar) * noise.to(mu.device)

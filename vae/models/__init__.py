@@ -1,0 +1,1 @@
+"""The networks, and the one place that builds them from a description."""

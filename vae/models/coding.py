@@ -1,0 +1,30 @@
+"""Whole data sets through a model's encoder or decoder: batch by batch, without gradients.
+
+N images of side S, D latent dimensions. Computed in float32 (on cuda: TF32, see device.py).
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from vae.device import device_of
+
+
+@torch.no_grad()
+def encode_batches(model: nn.Module, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mu and logvar of all images, both (N, D) on the CPU."""
+    model.eval()
+    device = device_of(model)
+    codes = [model.encode(x.to(device)) for x in batches]
+    mu = torch.cat([mu.cpu() for mu, _ in codes])
+    logvar = torch.cat([logvar.cpu() for _, logvar in codes])
+    return mu, logvar
+
+
+@torch.no_grad()
+def decode_codes(model: nn.Module, z: Tensor, batch_size: int = 64) -> Tensor:
+    """Return the decoded images (N, 3, S, S) of codes z (N, D), on the CPU."""
+    model.eval()
+    device = device_of(model)
+    return torch.cat([model.decode(part.to(device)).cpu() for part in z.split(batch_size)])

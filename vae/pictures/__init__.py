@@ -1,0 +1,1 @@
+"""Tensors to picture files: grids, labelled figures, GIFs."""

@@ -1,0 +1,279 @@
+"""An opened run: its model and what is derived from it. Every script but train.py starts here."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vae.checkpoint import Checkpoint, JudgeCheckpoint, build_model, load_checkpoint
+from vae.data.batches import batches
+from vae.data.decoding import Crop, read_pictures
+from vae.data.faces import PackedFaces, load_faces
+from vae.device import pick_device, prepare_backend
+from vae.errors import UserError
+from vae.latent.codes import Statistics
+from vae.latent.directions import (
+    attribute_directions,
+    class_counts,
+    find_attribute,
+    logistic_normal,
+    one_unit,
+)
+from vae.latent.prior import Mixture, make_prior
+from vae.models.coding import decode_codes, encode_batches
+from vae.training.statistics import training_statistics
+
+RUNS = Path("runs")
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained VAE and what belongs to it."""
+
+    path: Path
+    """of the checkpoint"""
+    checkpoint: Checkpoint
+    model: nn.Module
+    device: torch.device
+    data: str | None = None
+    """where the data set is, if it has moved since training"""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the checkpoint."""
+        return self.path.parent
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """The description of the model: see build."""
+        return self.checkpoint.arch
+
+    @cached_property
+    def faces(self) -> PackedFaces:
+        """The faces of the run's data set, cut as in training."""
+        config = self.checkpoint.config
+        return load_faces(
+            self.data or config["data"],
+            config["image_size"],
+            config["cache_dir"],
+            self.checkpoint.crop,
+            config["max_images"],
+            config["skip_bad_images"],
+        )
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """The statistics of the training codes; computed, not stored, where the file lacks them.
+
+        Raises UserError if the training faces are needed for that and are not there.
+        """
+        if self.checkpoint.statistics is not None:
+            return self.checkpoint.statistics
+        try:
+            require_same_faces(self.checkpoint, self.faces)
+        except UserError as error:
+            lacks = f"{self.path} has no latent statistics, and they come from its training faces"
+            raise UserError(f"{lacks}: {error}") from error
+        print(
+            f"{self.path} has no latent statistics: computing them (train.py --resume stores them)"
+        )
+        return training_statistics(self.model, self.faces)
+
+    def images(self, rows: np.ndarray, label: str | None = None) -> Iterator[Tensor]:
+        """Yield the faces of these rows as batches on the device; label names a progress bar."""
+        return batches(self.faces, rows, device=self.device, label=label)
+
+    def read_pictures(self, paths: Sequence[str]) -> Tensor:
+        """Return picture files as images (N, 3, S, S) of the model's size."""
+        return read_pictures(paths, self.arch["image_size"])
+
+    def encode(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return mu and logvar of images (N, 3, S, S), or of batches of them, both (N, D)."""
+        return encode_batches(
+            self.model, images.split(128) if isinstance(images, Tensor) else images
+        )
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the decoded images (N, 3, S, S) in [0, 1] of codes z (N, D)."""
+        return decode_codes(self.model, z)
+
+    def prior(self, name: str | None = None) -> Mixture:
+        """Return the prior of this name, by default the run's. Raises UserError as statistics."""
+        name = name or self.checkpoint.config["prior"]
+        statistics = None if name == "standard" else self.statistics
+        return make_prior(name, statistics, self.arch["latent_dim"])
+
+    def sample(
+        self,
+        seed: int,
+        indices: Iterable[int],
+        prior: str | None = None,
+        temperature: float | None = None,
+    ) -> Tensor:
+        """Return codes of new faces, (N, D); a code depends on seed and its index alone.
+
+        prior and temperature are by default the run's; both are printed.
+        """
+        config = self.checkpoint.config
+        name = prior or config["prior"]
+        temperature = config["temperature"] if temperature is None else temperature
+        print(f"prior: {name}, temperature {temperature:g}")
+        return self.prior(name).sample(seed, indices, temperature)
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """The names of the attributes that the run was trained with.
+
+        Raises UserError if the data set had no attributes.
+        """
+        if "attribute_names" not in self.statistics:
+            raise UserError(
+                "this model was trained on pictures without attributes: edits need a data set "
+                "with a table of them, such as list_attr_celeba.txt"
+            )
+        return self.statistics["attribute_names"]
+
+    def column(self, name: str) -> int:
+        """Return the column of an attribute, named in any case. Raises UserError if unknown."""
+        return find_attribute(name, self.attribute_names)
+
+    def chosen_attributes(self, names: Sequence[str], default: Sequence[str]) -> list[str]:
+        """Return the exact names of attributes: names, else default, else the model's first two."""
+        known = self.attribute_names
+        if not names:
+            names = default if set(default) <= set(known) else known[:2]
+        return [known[find_attribute(name, known)] for name in names]
+
+    def direction(self, name: str, method: str = "round-trip") -> Tensor:
+        """Return the direction in which an attribute grows, (D,); adding it is one unit.
+
+        Raises UserError if the attribute is unknown or too rare, or if method is "logistic" and the
+        training faces are not there.
+        """
+        column, statistics = self.column(name), self.statistics
+        class_counts(statistics, column)
+        if method == "logistic":
+            mu, rows = self._training_codes, self.faces.rows("train")
+            has = torch.from_numpy(self.faces.attributes[rows, column])
+            return one_unit(statistics, column, logistic_normal(mu, has))
+        return self._directions(method)[column]
+
+    @cache  # noqa: B019  a run lives as long as its script
+    def _directions(self, method: str) -> Tensor:
+        return attribute_directions(self.statistics, method)
+
+    @cached_property
+    def _training_codes(self) -> Tensor:
+        require_same_faces(self.checkpoint, self.faces)
+        return self.encode(self.images(self.faces.rows("train"), "encoding"))[0]
+
+
+def open_run(path: Path | str | None = None, device: str = "auto", data: str | None = None) -> Run:
+    """Return the run of a checkpoint or folder, by default the newest; data says where it moved.
+
+    Raises UserError if there is none or it cannot be read.
+    """
+    found, place = find_checkpoint(path), pick_device(device)
+    prepare_backend(place)
+    checkpoint = load_checkpoint(found)
+    return Run(found, checkpoint, build_model(found, checkpoint, place), place, data)
+
+
+@dataclass(frozen=True)
+class OpenedJudge:
+    """A guide or a judge, and where it comes from."""
+
+    path: Path
+    checkpoint: JudgeCheckpoint
+    model: nn.Module
+
+
+def open_judge(role: str, run: Run, folder: str | None = None) -> OpenedJudge:
+    """Return the "guide" or the "judge" in folder, by default the newest for the run's data.
+
+    Raises UserError if it is not there, or was trained on faces of another crop or size.
+    """
+    path = _find_judge(role, folder, run)
+    checkpoint = load_checkpoint(path, JudgeCheckpoint)
+    trained = f"{checkpoint.image_size} px, crop {checkpoint.crop}"
+    needed = f"{run.arch['image_size']} px, crop {run.checkpoint.crop}"
+    if trained != needed:
+        raise UserError(f"{path} is for faces of {trained}; the run's are of {needed}")
+    return OpenedJudge(path, checkpoint, build_model(path, checkpoint, run.device))
+
+
+def _find_judge(role: str, folder: str | None, run: Run) -> Path:
+    config = run.checkpoint.config
+    data, size, crop = (config[name] for name in ("data", "image_size", "crop_size"))
+    name = judges_name(data, size)
+    folders = [Path(folder)] if folder else [RUNS / name, *RUNS.glob(f"{name}-[0-9]*")]
+    found = [path for place in folders if (path := place / f"{role}.pt").exists()]
+    if not found:
+        command = f"python train_judge.py --data {data} --image-size {size}"
+        command += f" --crop-size {crop}" if crop else ""
+        raise UserError(
+            f"there is no {role} at {folders[0]}/{role}.pt: {command}, or pass --judges"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def judges_name(data: str, image_size: int) -> str:
+    """Return the name of the folder in RUNS for the judges of a data set's faces."""
+    return f"{Path(data).stem}-{image_size}-judges"
+
+
+def require_same_faces(checkpoint: Checkpoint, faces: PackedFaces) -> None:
+    """Raise UserError if these are not the faces, or not the crop, of the checkpoint."""
+    old: tuple[str, Crop] = (checkpoint.digest, checkpoint.crop)
+    new = (faces.digest(), faces.crop)
+    if old != new:
+        trained, given = (f"faces {digest}, crop {crop}" for digest, crop in (old, new))
+        raise UserError(f"the run has {trained}; --data has {given}")
+
+
+def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:
+    """Return the checkpoint that path means: itself, or the preferred one of a run's folder.
+
+    Without path, the newest run's. Raises UserError if there is none.
+    """
+    path = newest_run() if path is None else Path(path)
+    if not path.is_dir():
+        return path
+    names = dict.fromkeys((prefer, BEST, LAST))
+    for name in names:
+        if (path / name).exists():
+            return path / name
+    raise UserError(f"no checkpoint in {path}: looked for {', '.join(names)}")
+
+
+def newest_run() -> Path:
+    """Return the folder in runs/ whose last.pt, else best.pt, is newest.
+
+    Raises UserError if there is none.
+    """
+    folders = [path for path in RUNS.glob("*") if (path / LAST).exists() or (path / BEST).exists()]
+    if not folders:
+        raise UserError(f"no run under {RUNS}/: train one (python train.py), or pass its path")
+    return max(folders, key=lambda path: find_checkpoint(path, LAST).stat().st_mtime)
+
+
+def choose_run_dir(path: str | None, name: str) -> Path:
+    """Return the folder of a new run: path, else the first free one of runs/name, runs/name-2 ...
+
+    Raises UserError if path holds a run already.
+    """
+    if path is None:
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        return next(RUNS / free for free in names if not (RUNS / free).exists())
+    if any((Path(path) / file).exists() for file in (LAST, BEST)):
+        raise UserError(
+            f"--run-dir {path} holds a run: continue it with --resume {path}, or name another"
+        )
+    return Path(path)

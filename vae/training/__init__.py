@@ -1,0 +1,1 @@
+"""The objective and how it is minimised: loss, schedule, epochs, validation, several processes."""

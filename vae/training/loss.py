@@ -1,0 +1,77 @@
+"""The objective, in nats per image. B batch, D latent dimensions, S image side."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vae.latent.codes import kl_per_dimension
+
+CLASSIC_VARIANCE = 0.5
+"""The decoder's variance at which the reconstruction term is the squared error itself."""
+
+
+class Loss(NamedTuple):
+    """Scalars of a batch: total = recon + beta * kl, in nats per image."""
+
+    total: Tensor
+    recon: Tensor
+    kl: Tensor
+    variance: Tensor
+    """mean squared error of a pixel's channel: the decoder variance that minimises recon"""
+
+
+def vae_loss(
+    x_hat: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    beta: float = 1.0,
+    variance: float | None = CLASSIC_VARIANCE,
+) -> Loss:
+    """Return the loss, which is with beta 1 the negative ELBO up to a constant.
+
+    The decoder is Gaussian with one variance for all pixels; None takes the batch's optimum.
+    beta weighs the KL term (Higgins et al., 2017).
+    """
+    sse = squared_error(x_hat, x).mean()
+    optimum = optimal_variance(sse, x[0].numel())
+    recon = gaussian_nll(sse, optimum if variance is None else variance, x[0].numel())
+    kl = kl_divergence(mu, logvar).mean()
+    return Loss(recon + beta * kl, recon, kl, optimum)
+
+
+def optimal_variance(sse: Tensor, count: int) -> Tensor:
+    """Return the variance that minimises gaussian_nll, detached from the graph.
+
+    sse is the squared error of an image over its count = 3 * S * S values. Rybkin et al. (2021),
+    equation 7: the maximum likelihood in closed form. The derivative by the variance is zero there,
+    so the gradient is exact without it.
+    """
+    # an error of exactly zero has no logarithm
+    return (sse.detach() / count).clamp(min=torch.finfo(sse.dtype).tiny)
+
+
+def gaussian_nll(sse: Tensor, variance: float | Tensor, count: int) -> Tensor:
+    """Return -log N(x; x_hat, variance * I) in nats, without the constant count / 2 * log(pi).
+
+    sse is the squared error over an image's count = 3 * S * S values. Without that constant,
+    variance 1/2 gives sse itself, and values at different variances are comparable.
+    """
+    log = torch.log if isinstance(variance, Tensor) else math.log
+    return sse / (2 * variance) + 0.5 * count * log(2 * variance)
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Return the sum of squared errors of each image, (B,), over its pixels and channels."""
+    # float32: bfloat16 loses the last digits of a sum over 49,152 values
+    return (x_hat.to(x.dtype) - x).square().sum(dim=(1, 2, 3))
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Return KL(N(mu, exp(logvar)) || N(0, I)) of each image in nats, (B,), summed over D.
+
+    Kingma & Welling (2014), appendix B.
+    """
+    return kl_per_dimension(mu, logvar).sum(dim=1)

@@ -1,5 +1,6 @@
-# make demo: faces, histograms and smiles from the built-in data set, in minutes
-# make test: the tests, without GPU and without CelebA
+# make demo: install, train on the synthetic faces, write pictures; takes minutes on a CPU
+# make test: install, run the tests; needs no GPU and no CelebA
+# make lint: check the code with ruff
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ demo: .venv/installed
 		--epochs 14 --batch-size 32
 	$(BIN)/python generate.py --show grid reconstructions histograms
 	$(BIN)/python manipulate.py --strengths -0.5 0 0.5 1 1.5
-	@echo "Look at grid.png, histograms-means.png, Smiling.png and Eyeglasses.png there"
+	@echo "Now look at grid.png, histograms-means.png, Smiling.png and Eyeglasses.png in the run's folder"
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -37,7 +37,7 @@ class TrainConfig:
         at_least=1,
         fixed=True,
     )
-    max_images: int | None = option(None, "maximum number, evenly sampled", at_least=10, fixed=True)
+    max_images: int | None = option(None, "maximum images, evenly sampled", at_least=10, fixed=True)
     cache_dir: str = option("data/cache", "folder of the packed arrays")
     skip_bad_images: bool = option(False, "leave out images that cannot be read")
     flip: bool = option(True, "mirror training images at random", fixed=True)
@@ -63,7 +63,7 @@ class TrainConfig:
     learning_rate: float = option(3e-3, "Adam's learning rate, at the schedule's peak", above=0)
     schedule: str = option(
         "one-cycle",
-        "of the learning rate: one-cycle is a warm-up, then cosine decay",
+        "learning rate: one-cycle is a warm-up, then cosine decay",
         choices=("one-cycle", "constant"),
         fixed=True,
     )
@@ -155,13 +155,13 @@ class ManipulateConfig:
     # Edits: sweeps; or --to; or --add and --remove
     attribute: tuple[str, ...] = option((), "default: Smiling Eyeglasses", metavar="NAME")
     strengths: tuple[float, ...] = option(
-        (), "in distances between the class means; default: -1 to 2", at_least=-1000, at_most=1000
+        (), "1 is the distance of the class means; default: -1 to 2", at_least=-1000, at_most=1000
     )
     to: float | None = option(None, "go until the guide gives this probability", above=0, below=1)
     add: tuple[str, ...] = option((), "attributes to add, all at once", metavar="NAME")
     remove: tuple[str, ...] = option((), "attributes to remove, all at once", metavar="NAME")
     method: str = option("round-trip", "how directions are found", choices=METHODS)
-    keep: tuple[str, ...] = option((), "attributes that the guide sees unchanged", metavar="NAME")
+    keep: tuple[str, ...] = option((), "attributes to keep unchanged, by the guide", metavar="NAME")
     judges: str | None = option(None, "folder of train_judge.py; default: that of the run's data")
 
     # Faces
@@ -228,7 +228,7 @@ class JudgeConfig:
     crop_size: int | None = option(
         None, "side of the square crop, in the picture's pixels; default: by the data", at_least=1
     )
-    max_images: int | None = option(None, "maximum number, evenly sampled", at_least=10)
+    max_images: int | None = option(None, "maximum images, evenly sampled", at_least=10)
     cache_dir: str = option("data/cache", "folder of the packed arrays")
     skip_bad_images: bool = option(False, "leave out images that cannot be read")
 

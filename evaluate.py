@@ -1,7 +1,7 @@
 """Measure a trained VAE on a split of its data: likelihood, images, codes, attributes, FID.
 
 With --edits, measure attribute edits instead; this needs the two classifiers of train_judge.py.
-The numbers are printed, and written as JSON with the protocol; figures are written beside it.
+The numbers are printed, and written as JSON with the protocol they were measured by.
 """
 
 import json
@@ -18,18 +18,17 @@ from config import DEFAULT_ATTRIBUTES, EvaluateConfig
 from vae.editing.steering import keep_still
 from vae.errors import UserError, script
 from vae.evaluation.edits import measure_methods, seen_on_real_faces
-from vae.evaluation.frechet import Inception, frechet_distance
-from vae.evaluation.health import correlations, latent_health, squared_distance
-from vae.evaluation.metrics import bits_per_dimension, mean_ssim, probe_attributes
+from vae.evaluation.frechet import frechet_distance, load_fid
+from vae.evaluation.health import latent_health, squared_distance
+from vae.evaluation.metrics import attribute_areas, bits_per_dimension, mean_ssim
 from vae.evaluation.report import Section, print_edits, print_report
 from vae.files import require_writable, write_text
 from vae.flags import read_flags
 from vae.latent.codes import sample_posterior
 from vae.latent.directions import find_attribute, linear_probe
 from vae.models.judge import Judge
-from vae.pictures.figures import save_latent_health, save_shifts
+from vae.pictures.figures import save_latent_health
 from vae.run import OpenedJudge, Run, open_judge, open_run
-from vae.training.judge import mean_auc
 from vae.training.validation import validate
 
 
@@ -63,19 +62,16 @@ def report_model(run: Run, config: EvaluateConfig, rows: np.ndarray, output: Pat
     codes["standard"] = run.prior("standard").sample(config.seed, range(len(rows)))
     if config.prior != "standard":
         codes[config.prior] = draw_codes(run, config, len(rows))
-    distances = {kind: squared_distance(z, mean, covariance) for kind, z in codes.items()}
-    medians = {f"distance_{kind}": values.median().item() for kind, values in distances.items()}
+    medians = {
+        f"distance_{kind}": squared_distance(z, mean, covariance).median().item()
+        for kind, z in codes.items()
+    }
     report["codes"] = latent_health(mu, logvar, mean, covariance) | medians
     report["attributes"] = measure_attributes(run, config, rows, mu)
     print_report(report)
     title = f"{run.path}, epoch {run.checkpoint.epoch}: codes of {len(rows):,} {config.split} faces"
-    print(
-        write_text(output, json.dumps(report, indent=2) + "\n"),
-        save_latent_health(
-            report["codes"], correlations(covariance), distances, output.with_suffix(".png"), title
-        ),
-        sep="\n",
-    )
+    print(write_text(output, json.dumps(report, indent=2) + "\n"))
+    print(save_latent_health(report["codes"], output.with_suffix(".png"), title))
 
 
 def report_edits(run: Run, config: EvaluateConfig, rows: np.ndarray, output: Path) -> None:
@@ -99,8 +95,6 @@ def report_edits(run: Run, config: EvaluateConfig, rows: np.ndarray, output: Pat
         report[name]["having"] = seen_on_real_faces(run.decode, judge, x, mu, name)
         print_edits(report[name])
     print(write_text(output, json.dumps(report, indent=2) + "\n"))
-    for name in names:
-        print(save_shifts(report[name], output.with_name(f"{output.stem}-{name}.png")))
 
 
 def describe(run: Run, config: EvaluateConfig, rows: np.ndarray) -> Section:
@@ -133,9 +127,9 @@ def measure_fid(run: Run, config: EvaluateConfig, rows: np.ndarray) -> Section:
     """Return the FID between the split's faces and samples, or what it needs."""
     if config.fid_weights is None:
         return {"not_measured": "FID needs --fid-weights, torchmetrics and torch-fidelity"}
-    network = Inception(Path(config.fid_weights)).to(run.device)
+    metric = load_fid(Path(config.fid_weights), run.device)
     samples = (run.decode(z) for z in draw_codes(run, config, config.samples).split(128))
-    fid = frechet_distance(network, run.images(rows, "features of faces"), samples)
+    fid = frechet_distance(metric, run.images(rows, "features of faces"), samples)
     return {"fid": fid, "faces": len(rows), "samples": config.samples}
 
 
@@ -166,7 +160,7 @@ def measure_attributes(run: Run, config: EvaluateConfig, rows: np.ndarray, mu: T
     if run.statistics.get("attribute_names") != names:
         return {"not_measured": "the run was trained with other attributes, or none"}
     has = torch.from_numpy(run.faces.attributes[rows])
-    return probe_attributes(linear_probe(run.statistics), mu, has, names)
+    return attribute_areas(mu.double() @ linear_probe(run.statistics).T, has, names)
 
 
 def describe_judges(run: Run, judges: Mapping[str, OpenedJudge]) -> Section:
@@ -175,9 +169,9 @@ def describe_judges(run: Run, judges: Mapping[str, OpenedJudge]) -> Section:
     for role, opened in judges.items():
         same = opened.checkpoint.digest == run.faces.digest()
         section |= {role: str(opened.path), f"{role}_faces": "the same set" if same else "another"}
-        section[f"{role}_mean_auc"] = mean_auc(opened.checkpoint.attributes)
+        section[f"{role}_mean_auc"] = opened.checkpoint.attributes["mean_auc"]
     identity = judges["judge"].checkpoint.identity
-    return section | {"identity_auc": identity and identity["held_out"]["auc"]}
+    return section | {"identity_auc": identity and identity["auc"]}
 
 
 def choose_rows(

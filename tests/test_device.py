@@ -44,8 +44,9 @@ def test_torchrun_gives_each_rank_its_own_gpu(monkeypatch):
 
 @pytest.fixture
 def backend(monkeypatch):
-    """Return a function from nothing to the flags of the backend, which are restored later."""
+    """Return a function that reads the flags of the backend; they are restored after the test."""
     before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     yield lambda: (torch.backends.cudnn.deterministic, torch.get_float32_matmul_precision())
     torch.set_float32_matmul_precision(before)
@@ -54,10 +55,9 @@ def backend(monkeypatch):
 def test_the_backend_of_a_cuda_device_is_set_and_no_other(backend, monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    before = backend()
     for device in (CPU, torch.device("mps")):
         prepare_backend(device)
-    assert backend() == before
+    assert backend() == (False, "highest")
     assert chosen == []
     prepare_backend(torch.device("cuda:1"))
     assert backend() == (True, "high")
@@ -65,13 +65,13 @@ def test_the_backend_of_a_cuda_device_is_set_and_no_other(backend, monkeypatch):
 
 
 def test_picking_a_device_sets_no_flag(backend, monkeypatch):
-    before, chosen = backend(), []
+    chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name in ("auto", "cpu", "cuda", "cuda:1"):
         pick_device(name)
-    assert backend() == before
+    assert backend() == (False, "highest")
     assert chosen == []
 
 

@@ -39,12 +39,21 @@ def make_config(**settings):
     return TrainConfig(**CLASSIC | settings)
 
 
-def make_trainer(faces, device=CPU, model=None, precision="fp32", compile=False, **settings):
-    """Return a trainer of a small model, whose weights follow from the seed."""
+def make_model():
+    """Return a small model of images of 32 pixels."""
+    return VAE(32, (4, 6), 5)
+
+
+def make_trainer(faces, make_model=make_model, device=CPU, **settings):
+    """Return a trainer of a model whose first weights follow from the seed.
+
+    settings are fields of TrainConfig, or keyword arguments of Trainer.
+    """
+    arguments = {name: settings.pop(name) for name in ("compile", "ranks") if name in settings}
+    precision = settings.get("precision", "fp32")
     config = make_config(**settings)
     torch.manual_seed(config.seed)
-    model = model or VAE(32, (4, 6), 5)
-    return Trainer(model, faces, config, device, precision=precision, compile=compile)
+    return Trainer(make_model(), faces, config, device, precision=precision, **arguments)
 
 
 def without_noise(model):

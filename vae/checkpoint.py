@@ -50,12 +50,11 @@ class JudgeCheckpoint:
     config: dict[str, Any]
     arch: dict[str, Any]
     weights: dict[str, Tensor]
-    image_size: int
     crop: Crop
     digest: str
     """of the faces that it is trained and measured on"""
     seed: int
-    attributes: dict[str, dict[str, float | int | None]]
+    attributes: dict[str, Any]
     """what measure_attributes returned"""
     identity: dict[str, Any] | None
     """what measure_identity returned"""

@@ -202,7 +202,7 @@ def open_judge(role: str, run: Run, folder: str | None = None) -> OpenedJudge:
     """
     path = _find_judge(role, folder, run)
     checkpoint = load_checkpoint(path, JudgeCheckpoint)
-    trained = f"{checkpoint.image_size} px, crop {checkpoint.crop}"
+    trained = f"{checkpoint.config['image_size']} px, crop {checkpoint.crop}"
     needed = f"{run.arch['image_size']} px, crop {run.checkpoint.crop}"
     if trained != needed:
         raise UserError(f"{path} is for faces of {trained}; the run's are of {needed}")

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from vae.errors import UserError
-from vae.evaluation.frechet import Inception, frechet_distance
+from vae.evaluation.frechet import frechet_distance, load_fid
+
+CPU = torch.device("cpu")
 
 
 class Colours(torch.nn.Module):
@@ -17,11 +19,12 @@ class Colours(torch.nn.Module):
 
 
 def test_the_distance_is_that_of_its_definition_on_pixels_rounded_to_8_bits():
-    pytest.importorskip("torchmetrics")
+    fid = pytest.importorskip("torchmetrics.image.fid")
     generator = torch.Generator().manual_seed(0)
     real = torch.rand(40, 3, 4, 4, generator=generator)
     drawn = 0.2 + 0.5 * torch.rand(30, 3, 4, 4, generator=generator)
-    found = frechet_distance(Colours(), real.split(16), drawn.split(7))
+    metric = fid.FrechetInceptionDistance(feature=Colours())
+    found = frechet_distance(metric, real.split(16), drawn.split(7))
     a, b = ((x * 255).round().double().mean(dim=(2, 3)).numpy() for x in (real, drawn))
     cov_a, cov_b = np.cov(a.T), np.cov(b.T)
     cross = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real).sum()
@@ -40,9 +43,8 @@ def test_the_network_is_torch_fidelitys_with_the_weights_of_the_file(tmp_path):
         network = package.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    features = Inception(tmp_path / "weights.pth")(pixels)
-    assert features.shape == (2, Inception.num_features)
-    torch.testing.assert_close(features, network(pixels)[0].double())
+    inception = load_fid(tmp_path / "weights.pth", CPU).inception
+    torch.testing.assert_close(inception(pixels), network(pixels)[0])
 
 
 def test_a_file_that_does_not_hold_the_weights_is_named(tmp_path):
@@ -53,4 +55,4 @@ def test_a_file_that_does_not_hold_the_weights_is_named(tmp_path):
     reasons = {"no.pth": "no such file", "text.pth": "not these", "other.pth": "not these"}
     for name, reason in reasons.items():
         with pytest.raises(UserError, match=f"{name}: {reason}"):
-            Inception(tmp_path / name)
+            load_fid(tmp_path / name, CPU)

@@ -8,9 +8,9 @@ from torch.distributions import Normal
 from vae.evaluation.metrics import (
     active_units,
     area_under_curve,
+    attribute_areas,
     bits_per_dimension,
     mean_ssim,
-    probe_attributes,
     psnr,
     ssim,
 )
@@ -135,7 +135,7 @@ def test_a_probe_finds_what_is_in_the_codes_and_leaves_out_what_is_rare():
     has[:, 3] = has[:, 1]
     lines = torch.zeros(4, 6)
     lines[0, 2] = lines[1, 1] = lines[2, 0] = 1.0
-    probe = probe_attributes(lines, codes, has, ("a", "b", "c", "d"))
+    probe = attribute_areas(codes @ lines.T, has, ("a", "b", "c", "d"))
     assert probe["auc"]["a"] > 0.99
     assert 0.4 < probe["auc"]["b"] < 0.6
     assert probe["too_rare"] == ["c", "d"]
@@ -152,14 +152,16 @@ def test_the_lines_fitted_to_training_codes_rank_other_codes():
     statistics = latent_statistics(
         mu[train], torch.zeros_like(mu[train]), has[train].numpy(), names
     )
-    probe = probe_attributes(linear_probe(statistics), mu[test], has[test], names)
+    lines = linear_probe(statistics)
+    probe = attribute_areas(mu[test].double() @ lines.T, has[test], names)
     assert list(probe["auc"]) == list(names)
     assert min(probe["auc"].values()) > 0.95
-    turned = probe_attributes(linear_probe(statistics), mu[test].roll(1, 1), has[test], names)
+    turned = attribute_areas(mu[test].roll(1, 1).double() @ lines.T, has[test], names)
     assert turned["mean_auc"] < 0.7
 
 
-def test_a_probe_that_cannot_be_measured_says_why():
-    has = torch.ones(9, 2, dtype=torch.bool)
-    probe = probe_attributes(torch.ones(2, 3), torch.rand(9, 3), has, ("a", "b"))
-    assert list(probe) == ["not_measured"]
+def test_without_two_classes_or_with_constant_scores_nothing_is_measured():
+    both, ones = torch.arange(20)[:, None] % 2 == 0, torch.ones(20, 1, dtype=torch.bool)
+    for scores, has in ((torch.rand(20, 1), ones), (torch.ones(20, 1), both)):
+        measured = attribute_areas(scores, has, ("a",))
+        assert measured == {"mean_auc": None, "auc": {}, "positives": {}, "too_rare": ["a"]}

@@ -43,7 +43,7 @@ def gradients(model):
 def test_training_equals_a_plain_loop_in_float64():
     torch.manual_seed(0)
     batches = torch.rand(50, 6, 3, 32, 32, dtype=torch.float64)
-    trainer = make_trainer(make_faces(), model=VAE(32, (4, 6), 5).double(), beta=1.0)
+    trainer = make_trainer(make_faces(), lambda: VAE(32, (4, 6), 5).double(), beta=1.0)
     plain = copy.deepcopy(trainer.model)
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
 
@@ -97,7 +97,7 @@ def test_the_gradient_in_bfloat16_nearly_equals_that_in_float32():
         assert terms.dtype == torch.float32
         steps[precision] = terms[0].item(), gradients(trainer.model)
     (total, exact), (rounded_total, rounded) = steps["fp32"], steps["bf16"]
-    assert rounded_total != total
+    assert not torch.equal(rounded["fc_mu.bias"], exact["fc_mu.bias"])
     assert rounded_total == pytest.approx(total, rel=0.005)
     # batch norm takes the bias before it away: what is left of its gradient is rounding
     for name in exact.keys() - {"encoder.0.bias"}:
@@ -149,20 +149,20 @@ def test_the_learning_rate_of_a_step_is_that_of_the_schedule():
 def test_compiled_steps_equal_eager_steps():
     trainers = [
         make_trainer(
-            make_faces(train=8), model=without_noise(VAE(8, (2,), 3)), compile=compile, beta=0.0
+            make_faces(), lambda: without_noise(VAE(8, (2, 4), 3)), compile=compile, beta=0
         )
         for compile in (False, True)
     ]
     eager, compiled = trainers
-    compiled.model.load_state_dict(eager.model.state_dict())
     assert eager.network is eager.model
     assert compiled.network is not compiled.model
+    assert compiled.model.state_dict().keys() == eager.model.state_dict().keys()
     for x in torch.rand(3, 4, 3, 8, 8, generator=torch.manual_seed(0)):
         ours, theirs = compiled.step(x), eager.step(x)
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    for name, value in eager.model.state_dict().items():
-        torch.testing.assert_close(compiled.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    assert compiled.model.state_dict().keys() == eager.model.state_dict().keys()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        expected = gradients(eager.model)
+        for name, gradient in gradients(compiled.model).items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 # The average of the weights

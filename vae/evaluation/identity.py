@@ -1,13 +1,32 @@
-"""Pairs of faces of one person or of two people, and how well features tell them apart.
+"""How well features of faces tell people apart. N faces, F features, P pairs of faces."""
 
-N faces, F features, P pairs of faces.
-"""
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vae.evaluation.metrics import area_under_curve
+
+DIFFERENT_PAIRS = 200_000
+"""that are drawn at random"""
+
+
+def verify(unit: Tensor, people: np.ndarray) -> dict[str, Any] | None:
+    """Return the AUC of same against different people by the dot product of features (N, F).
+
+    It is the probability that a pair of one person is more similar than a pair of two. people (N,)
+    says who each face is. None if nobody has two faces.
+    """
+    same, rng = same_pairs(people), np.random.default_rng(0)
+    drawn = rng.integers(len(people), size=(DIFFERENT_PAIRS, 2))
+    different = drawn[people[drawn[:, 0]] != people[drawn[:, 1]]]
+    if not len(same) or not len(different):
+        return None
+    pairs = torch.from_numpy(np.concatenate([same, different]))
+    similarity = (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(dim=1)
+    auc = area_under_curve(similarity, torch.arange(len(pairs)) < len(same))
+    return {"auc": auc, "same": len(same), "different": len(different)}
 
 
 def same_pairs(people: np.ndarray) -> np.ndarray:
@@ -17,22 +36,3 @@ def same_pairs(people: np.ndarray) -> np.ndarray:
     pairs = [np.stack([order[:-lag], order[lag:]], axis=1) for lag in range(1, most)]
     pairs = np.concatenate([np.empty((0, 2), int), *pairs])
     return pairs[people[pairs[:, 0]] == people[pairs[:, 1]]]
-
-
-def different_pairs(
-    people: np.ndarray, first: np.ndarray, second: np.ndarray, count: int = 200_000, seed: int = 0
-) -> np.ndarray:
-    """Return random pairs of different people, at most count: one of rows first, one of second."""
-    rng = np.random.default_rng(seed)
-    pairs = np.stack([rng.choice(first, count), rng.choice(second, count)], axis=1)
-    return pairs[people[pairs[:, 0]] != people[pairs[:, 1]]]
-
-
-def verification_auc(unit: Tensor, same: np.ndarray, different: np.ndarray) -> float | None:
-    """Return the probability that a pair of one person is more similar than a pair of two people.
-
-    The similarity is the dot product of two rows of unit (N, F). None without pairs of one kind.
-    """
-    pairs = torch.from_numpy(np.concatenate([same, different]))
-    similarity = (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(dim=1)
-    return area_under_curve(similarity, torch.arange(len(pairs)) < len(same))

@@ -90,24 +90,17 @@ def area_under_curve(scores: Tensor, has: Tensor) -> float | None:
     return above / (positives * negatives)
 
 
-def probe_attributes(
-    lines: Tensor, mu: Tensor, has: Tensor, names: Sequence[str]
-) -> dict[str, Any]:
-    """Return the AUC of a linear probe of the codes for each attribute, and the mean AUC.
+def attribute_areas(scores: Tensor, has: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """Return the AUC of each attribute's scores, the mean AUC, and the number of positives.
 
-    lines (K, D) are fitted to the training codes (linear_probe), zero where there were too few
-    faces. The AUCs are measured on other faces with codes mu (N, D) and attributes has (N, K)
-    (linear probe: Alain & Bengio, 2017). Attributes with fewer than LEAST_FACES faces in one class
-    are not measured.
+    scores and has are (N, K). Not measured are attributes with fewer than LEAST_FACES faces in one
+    class, and constant scores.
     """
     common = torch.minimum(has.sum(0), (~has).sum(0)) >= LEAST_FACES
-    columns = torch.nonzero(common & lines.any(1))[:, 0].tolist()
-    if not columns:
-        return {"not_measured": f"no attribute has {LEAST_FACES} faces with it and without it"}
-    scores = mu.to(lines.dtype) @ lines.T
+    columns = torch.nonzero(common & (scores != scores[0]).any(0))[:, 0].tolist()
     areas = {names[one]: area_under_curve(scores[:, one], has[:, one]) for one in columns}
     return {
-        "mean_auc": sum(areas.values()) / len(areas),
+        "mean_auc": sum(areas.values()) / len(areas) if areas else None,
         "auc": areas,
         "positives": {names[one]: int(has[:, one].sum()) for one in columns},
         "too_rare": [name for name in names if name not in areas],

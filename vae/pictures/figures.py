@@ -1,11 +1,11 @@
-"""Matplotlib figures: labelled grids, histograms, curves, latent health, changes by edits."""
+"""Matplotlib figures: labelled grids, histograms, curves, latent health."""
 
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -15,7 +15,7 @@ from vae.pictures.images import grid_pixels
 
 DPI = 100
 CELL = 96  # smallest side of a face in a labelled grid, in pixels: smaller images are enlarged
-FACES, STANDARD, OTHER = "#4c72b0", "#c44e52", "#55a868"  # codes of faces, N(0, I), another prior
+FACES, STANDARD = "#4c72b0", "#c44e52"  # colours of the codes of faces, and of N(0, I)
 
 
 def _save(figure: Figure, path: Path) -> str:
@@ -95,99 +95,24 @@ def save_curves(history: Sequence[Mapping[str, float]], path: Path) -> str:
     return _save(figure, path)
 
 
-def save_latent_health(
-    health: dict, correlation: Tensor, distances: dict[str, Tensor], path: Path, title: str
-) -> str:
-    """Write four panels that compare the codes of faces with N(0, I).
+def save_latent_health(health: Mapping[str, Any], path: Path, title: str) -> str:
+    """Write the KL of each dimension, and the variances of the aggregate posterior under N(0, I)'s.
 
-    health is what latent_health returns, correlation (D, D) that of the aggregate posterior;
-    distances maps a kind of codes to what squared_distance returns for them.
+    health is what latent_health returns.
     """
-    figure = Figure(figsize=(12, 9.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
     figure.suptitle(title)
-    upper, lower = figure.subplots(2, 2)
-    order = np.argsort(health["kl_per_dimension"])[::-1]
-    _draw_kl(upper[0], np.array(health["kl_per_dimension"])[order], health["active_units"])
-    _draw_eigenvalues(upper[1], health["eigenvalues"])
-    _draw_correlation(lower[0], correlation.numpy()[np.ix_(order, order)])
-    _draw_distances(lower[1], distances)
-    return _save(figure, path)
-
-
-def _draw_kl(axes: Axes, kl: np.ndarray, active: int) -> None:
-    axes.bar(range(1, len(kl) + 1), kl, width=1.0, color=FACES)
-    title = f"KL {kl.sum():.0f} nats per face; {active} of {len(kl)} dimensions active"
-    axes.set(title=title, xlabel="dimension, sorted by KL", ylabel="KL to N(0, 1), nats")
-    axes.margins(x=0)
-
-
-def _draw_eigenvalues(axes: Axes, eigenvalues: Sequence[float]) -> None:
-    ranks = range(1, len(eigenvalues) + 1)
-    axes.semilogy(ranks, eigenvalues, ".", color=FACES, label="codes of the training faces")
-    axes.axhline(1.0, color=STANDARD, label="N(0, I)")
-    title = f"Variance of the codes: {eigenvalues[-1]:.2g} to {eigenvalues[0]:.2g}"
-    axes.set(title=title, xlabel="principal axis, sorted by variance", ylabel="variance")
-    axes.grid(alpha=0.3)
-    axes.legend()
-
-
-def _draw_correlation(axes: Axes, correlation: np.ndarray) -> None:
-    off_diagonal = correlation - np.eye(len(correlation))
-    largest, end = np.abs(off_diagonal).max(), len(correlation) + 0.5
-    picture = axes.imshow(off_diagonal, "RdBu_r", extent=(0.5, end, end, 0.5))
-    picture.set_clim(-max(0.1, largest), max(0.1, largest))
-    axes.figure.colorbar(picture, ax=axes, label="correlation (0 under N(0, I))")
-    axes.set_title(f"Correlation between dimensions: at most {largest:.2f}")
-    axes.set(xlabel="dimension, sorted by KL", ylabel="dimension, sorted by KL")
-
-
-def _draw_distances(axes: Axes, distances: dict[str, Tensor]) -> None:
-    values = {kind: distance.numpy() for kind, distance in distances.items()}
-    low, high = np.quantile(np.concatenate(list(values.values())), (0, 1))
-    # at temperature 0 every sample is the mean, at distance 0
-    bins = np.geomspace(max(low, 1e-3 * high), high, 41)
-    names = {"faces": "codes of the faces", "standard": "samples of N(0, I)"}
-    for (kind, value), colour in zip(values.items(), (FACES, STANDARD, OTHER), strict=False):
-        name = names.get(kind, f"samples of the {kind} prior")
-        label = f"{name}: median {np.median(value):.2f}"
-        weights = np.full(len(value), 1 / len(value))
-        axes.hist(value, bins, weights=weights, color=colour, alpha=0.5, label=label)
-    axes.set_xscale("log")
-    axes.margins(y=0.25)  # room for the legend
-    axes.set_title("Distance from the mean of the training codes")
-    axes.set_xlabel("squared Mahalanobis distance, divided by the number of dimensions")
-    axes.set_ylabel("fraction of the codes")
-    axes.legend()
-
-
-def save_shifts(measured: dict, path: Path, count: int = 14) -> str:
-    """Write how much each method's edit changes other attributes, the most changed ones.
-
-    measured is what measure_methods returns. Bars are 95 % confidence intervals. Parts of the
-    edited attribute stand above the dashed line.
-    """
-    methods = measured["methods"]
-    shifts = {method: row["parts"] | row["shifts"] for method, row in methods.items()}
-    parts = list(next(iter(methods.values()))["parts"])
-    others = set().union(*shifts.values()) - set(parts)
-    largest = sorted(others, key=lambda name: -max(abs(row[name][0]) for row in shifts.values()))
-    names = parts + largest[:count]
-    figure = Figure(figsize=(9, 1.8 + 0.42 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(names))
-    offsets = np.linspace(-0.5, 0.5, len(shifts) + 2)[1:-1]
-    for (method, row), offset in zip(shifts.items(), offsets, strict=True):
-        means, margins = zip(*(row[name] for name in names), strict=True)
-        label = f"{method}: mean absolute change {methods[method]['mean_absolute_shift']:.3f}"
-        axes.errorbar(means, places + offset, xerr=margins, fmt="o", markersize=4, label=label)
-    suffix = f" (part of {measured['attribute']})"
-    axes.set_yticks(places, [name + suffix * (name in parts) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.axhline(len(parts) - 0.5, color="grey", linewidth=0.8, linestyle="--")
-    axes.set_xlabel("change of the judge's logit, in standard deviations over real faces")
-    title = "{attribute} added to {n} faces, to a mean probability of {matched:.2f} by the guide"
-    axes.set_title(title.format(**measured))
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
+    left, right = figure.subplots(1, 2)
+    kl, variances = sorted(health["kl_per_dimension"], reverse=True), health["eigenvalues"]
+    ranks = range(1, len(kl) + 1)
+    left.bar(ranks, kl, width=1.0, color=FACES)
+    active = f"{health['active_units']} of {len(kl)} dimensions active"
+    left.set_title(f"KL {sum(kl):.0f} nats per face; {active}")
+    left.set(xlabel="dimension, sorted by KL", ylabel="KL to N(0, 1), nats")
+    right.semilogy(ranks, variances, ".", color=FACES, label="codes of the training faces")
+    right.axhline(1.0, color=STANDARD, label="N(0, I)")
+    right.set_title(f"Variance of the codes: {variances[-1]:.2g} to {variances[0]:.2g}")
+    right.set(xlabel="principal axis, sorted by variance", ylabel="variance")
+    right.grid(alpha=0.3)
+    right.legend()
     return _save(figure, path)

@@ -59,7 +59,8 @@ class Trainer:
         self.precision, self.ranks = precision, ranks
         self.fixed_variance = CLASSIC_VARIANCE if config.likelihood == "classic" else None
         self.model = model.to(device, memory_format=memory_format(device))
-        self.network = torch.compile(self.model) if compile else ranks.share(self.model)
+        shared = ranks.share(self.model)
+        self.network = torch.compile(shared) if compile else shared
         self.average = copy.deepcopy(self.model) if config.ema_decay else None
         self.optimizer = torch.optim.Adam(self.model.parameters(), config.learning_rate, fused=True)
         self.resident = place_pixels(faces, device)

@@ -11,7 +11,6 @@ from typing import Any
 PRIORS = ("standard", "gaussian", "mixture")
 METHODS = ("mean", "balanced", "round-trip", "logistic")
 PRECISIONS = ("auto", "fp32", "bf16")
-COMPILE = ("auto", "on", "off")
 RECIPE_NAMES = ("calibrated", "classic")
 SHOWS = ("grid", "reconstructions", "interpolation", "histograms", "traversal")
 
@@ -32,10 +31,7 @@ class TrainConfig:
     download: bool = option(False, "download what is missing of CelebA into --data first")
     image_size: int = option(128, "side of the square images, in pixels", at_least=32, fixed=True)
     crop_size: int | None = option(
-        None,
-        "side of the square crop, in the picture's pixels; default: by the data",
-        at_least=1,
-        fixed=True,
+        None, "side of the square cut, in pixels; default: by the data", at_least=1, fixed=True
     )
     max_images: int | None = option(None, "maximum images, evenly sampled", at_least=10, fixed=True)
     cache_dir: str = option("data/cache", "folder of the packed arrays")
@@ -43,6 +39,7 @@ class TrainConfig:
     flip: bool = option(True, "mirror training images at random", fixed=True)
 
     # Model
+    architecture: str = option("listed", "network", choices=("listed",), fixed=True)
     latent_dim: int = option(200, "latent dimensions", at_least=2, at_most=65536, fixed=True)
     channels: tuple[int, ...] = option(
         (32, 64, 128, 256), "widths of the convolutions", at_least=1, at_most=65536, fixed=True
@@ -80,7 +77,7 @@ class TrainConfig:
     seed: int = option(0, "seed of weights, order and noise", at_least=0, below=2**63, fixed=True)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option("auto", "auto: bf16 where the hardware has it", choices=PRECISIONS)
-    compile: str = option("auto", "auto: on one cuda GPU with triton", choices=COMPILE)
+    compile: str = option("auto", "auto: on one cuda GPU", choices=("auto", "on", "off"))
 
     # Run
     run_dir: str | None = option(None, "folder of the run; default: runs/DATA-SIZE, then -2 ...")
@@ -226,7 +223,7 @@ class JudgeConfig:
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
     image_size: int = option(64, "side of the square images, in pixels: the VAE's", at_least=32)
     crop_size: int | None = option(
-        None, "side of the square crop, in the picture's pixels; default: by the data", at_least=1
+        None, "side of the square cut, in pixels; default: by the data", at_least=1
     )
     max_images: int | None = option(None, "maximum images, evenly sampled", at_least=10)
     cache_dir: str = option("data/cache", "folder of the packed arrays")

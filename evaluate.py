@@ -137,8 +137,9 @@ def measure_images(
     run: Run, config: EvaluateConfig, rows: np.ndarray, mu: Tensor
 ) -> dict[str, Section]:
     """Return the terms of the likelihood, and the quality of the reconstructions from mu."""
-    beta, variance = run.checkpoint.config["beta"], run.checkpoint.variance
-    numbers = validate(run.model, run.images(rows, "validating"), beta, config.seed, variance)
+    trained, variance = run.checkpoint.config, run.checkpoint.variance
+    images, settings = run.images(rows, "validating"), (trained["likelihood"], variance)
+    numbers = validate(run.model, images, trained["beta"], config.seed, *settings)
     likelihood = {name: numbers[name] for name in ("total", "recon", "kl")}
     likelihood["sigma"] = variance**0.5
     likelihood["bits_per_dimension"] = bits_per_dimension(

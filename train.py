@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Build the model, or take up where the run stopped
     torch.manual_seed(config.seed)
-    names = ("image_size", "channels", "latent_dim")
-    model = build({"architecture": "listed", **{name: getattr(config, name) for name in names}})
+    names = ("architecture", "image_size", "channels", "latent_dim")
+    model = build({name: getattr(config, name) for name in names})
     compile = pick_compile(device, config.compile, ranks.size)
     trainer = Trainer(
         model, faces, config, device, precision=precision, compile=compile, ranks=ranks

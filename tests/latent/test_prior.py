@@ -93,7 +93,7 @@ def test_samples_of_the_standard_prior_are_the_seeded_noise():
 
 def test_a_mixture_stored_in_the_statistics_is_restored_unchanged():
     mixture = known_mixture()
-    again = make_prior("mixture", {"mixture": vars(mixture)}, 3)
+    again = make_prior("mixture", {"priors": {"mixture": vars(mixture)}}, 3)
     for name, value in vars(mixture).items():
         assert torch.equal(getattr(again, name), value), name
 

@@ -278,7 +278,7 @@ def test_validation_measures_the_averaged_weights_with_the_variance_of_training(
     row = trainer.history[0]
     assert trainer.variance == row["train_variance"] != 0.5
     x = images_of(trainer.faces, range(37, 44))
-    numbers = validate(trainer.averaged_model, [x], 1.5, 3, row["train_variance"])
+    numbers = validate(trainer.averaged_model, [x], 1.5, 3, "calibrated", row["train_variance"])
     for name, value in numbers.items():
         assert row[f"val_{name}"] == pytest.approx(value, rel=1e-5), name
 

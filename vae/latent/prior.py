@@ -15,7 +15,7 @@ from torch.distributions import MultivariateNormal
 
 from vae.latent.codes import Statistics, seeded_noise
 
-COMPONENTS = 15
+COMPONENTS = 8
 """of a fitted mixture: chosen by held-out log density (docs/results.md)"""
 MAX_CODES = 50_000
 """that a mixture is fitted to: the time grows with their number, the covariances hardly change"""
@@ -49,7 +49,7 @@ class Mixture:
             logs = mixture.component_log_densities(z)
             fractions = logs.softmax(1)
             mean_log_density = logs.logsumexp(1).mean().item()
-            if mean_log_density - before < 1e-3 * z.shape[1]:
+            if mean_log_density - before < 1e-4 * z.shape[1]:
                 break
             before = mean_log_density
         return cls(*(value.float() for value in vars(mixture).values()))
@@ -80,18 +80,28 @@ class Mixture:
         return torch.stack(logs, dim=1) + self.weights.log()
 
 
+FITTED: dict[str, type[Mixture]] = {"mixture": Mixture}
+"""The priors that are fitted to posterior samples of the training codes."""
+
+
+def fit_priors(z: Tensor, seed: int) -> dict[str, dict[str, Tensor]]:
+    """Return the parameters of each FITTED prior, fitted to codes z (N, D), by its name."""
+    return {name: vars(prior.fit(z, seed)) for name, prior in FITTED.items()}
+
+
 def make_prior(name: str, statistics: Statistics | None, latent_dim: int) -> Mixture:
-    """Return the prior called "standard", "gaussian" or "mixture"; statistics give the last two.
+    """Return the prior called name; all but "standard", N(0, I), come from statistics.
 
     "gaussian" has the first two moments of the aggregate posterior: the mean of mu, and the
     covariance of mu plus the mean posterior variance.
     """
-    if name == "mixture":
-        return Mixture(**statistics["mixture"])
+    if name in FITTED:
+        return FITTED[name](**statistics["priors"][name])
+    mean, covariance = torch.zeros(latent_dim), torch.eye(latent_dim)
     if name == "gaussian":
+        mean = statistics["mean"]
         covariance = statistics["covariance"] + statistics["mean_variance"].diag()
-        return Mixture(torch.ones(1), statistics["mean"][None], covariance[None])
-    return Mixture(torch.ones(1), torch.zeros(1, latent_dim), torch.eye(latent_dim)[None])
+    return Mixture(torch.ones(1), mean[None], covariance[None])
 
 
 def _maximise(z: Tensor, fractions: Tensor) -> Mixture:

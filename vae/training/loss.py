@@ -28,18 +28,30 @@ def vae_loss(
     mu: Tensor,
     logvar: Tensor,
     beta: float = 1.0,
-    variance: float | None = CLASSIC_VARIANCE,
+    likelihood: str = "classic",
 ) -> Loss:
     """Return the loss, which is with beta 1 the negative ELBO up to a constant.
 
-    The decoder is Gaussian with one variance for all pixels; None takes the batch's optimum.
-    beta weighs the KL term (Higgins et al., 2017).
+    The decoder is Gaussian with one variance for all pixels: likelihood is "classic", 1/2, or
+    "calibrated", the batch's optimum. beta weighs the KL term (Higgins et al., 2017).
     """
-    sse = squared_error(x_hat, x).mean()
-    optimum = optimal_variance(sse, x[0].numel())
-    recon = gaussian_nll(sse, optimum if variance is None else variance, x[0].numel())
-    kl = kl_divergence(mu, logvar).mean()
-    return Loss(recon + beta * kl, recon, kl, optimum)
+    nats, variance = reconstruction_term(x_hat, x, likelihood)
+    recon, kl = nats.mean(), kl_divergence(mu, logvar).mean()
+    return Loss(recon + beta * kl, recon, kl, variance)
+
+
+def reconstruction_term(
+    x_hat: Tensor, x: Tensor, likelihood: str, variance: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return -log p(x | z) of each image in nats, (B,), up to a constant; and the optimal variance.
+
+    variance is that of a calibrated decoder; None takes the batch's optimum.
+    """
+    sse, count = squared_error(x_hat, x), x[0].numel()
+    optimum = optimal_variance(sse.mean(), count)
+    if likelihood == "classic":
+        variance = CLASSIC_VARIANCE
+    return gaussian_nll(sse, optimum if variance is None else variance, count), optimum
 
 
 def optimal_variance(sse: Tensor, count: int) -> Tensor:

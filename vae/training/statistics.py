@@ -11,7 +11,7 @@ from vae.data.faces import PackedFaces
 from vae.device import device_of
 from vae.latent.codes import Statistics, latent_statistics, sample_posterior
 from vae.latent.directions import attribute_directions, common_attributes, linear_probe
-from vae.latent.prior import Mixture, make_prior
+from vae.latent.prior import fit_priors, make_prior
 from vae.models.coding import decode_codes, encode_batches
 
 TRIP_STRENGTH, TRIP_FACES = 3.0, 64
@@ -30,7 +30,7 @@ def training_statistics(
     mu, logvar = encode_batches(model, images)
     attributes = None if faces.attributes is None else faces.attributes[rows]
     statistics = latent_statistics(mu, logvar, attributes, faces.attribute_names)
-    statistics["mixture"] = vars(Mixture.fit(sample_posterior(mu, logvar, seed=0), seed=0))
+    statistics["priors"] = fit_priors(sample_posterior(mu, logvar, seed=0), seed=0)
     if attributes is not None:
         statistics["round_trips"] = round_trips(model, statistics)
     return statistics

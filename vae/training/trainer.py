@@ -57,7 +57,6 @@ class Trainer:
 
         self.config, self.faces, self.device = config, faces, device
         self.precision, self.ranks = precision, ranks
-        self.fixed_variance = CLASSIC_VARIANCE if config.likelihood == "classic" else None
         self.model = model.to(device, memory_format=memory_format(device))
         shared = ranks.share(self.model)
         self.network = torch.compile(shared) if compile else shared
@@ -93,7 +92,7 @@ class Trainer:
             group["lr"] = rate
         with autocast(x.device, self.precision):
             x_hat, mu, logvar = self.network(x)
-        loss = vae_loss(x_hat, x, mu, logvar, config.beta, self.fixed_variance)
+        loss = vae_loss(x_hat, x, mu, logvar, config.beta, config.likelihood)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
@@ -118,7 +117,7 @@ class Trainer:
         trained = self._train(stop)
         speed = trained / (time.perf_counter() - start)
         means = dict(zip(TERMS, self._means(), strict=True))
-        if self.fixed_variance is None:
+        if self.config.likelihood == "calibrated":
             self.variance = means["variance"]
         metrics = {"epoch": self.epoch + 1}
         metrics |= {f"train_{name}": value for name, value in means.items()}
@@ -179,8 +178,9 @@ class Trainer:
         images = batches(self.faces, rows, device=self.device, label="validating")
         # with several ranks, one must not stop while the others go on
         alone = stop if self.ranks.size == 1 else None
-        config = self.config
-        return validate(self.averaged_model, images, config.beta, config.seed, self.variance, alone)
+        config, model = self.config, self.averaged_model
+        settings = (config.beta, config.seed, config.likelihood, self.variance)
+        return validate(model, images, *settings, alone)
 
     def _read(self) -> None:
         """Add the unread terms to the sums. Raises RunStopped, naming the step, if not finite."""

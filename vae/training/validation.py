@@ -10,7 +10,7 @@ from vae.device import device_of
 from vae.errors import RunStopped, StopSignal
 from vae.evaluation.metrics import active_units, psnr
 from vae.latent.codes import sample_posterior
-from vae.training.loss import CLASSIC_VARIANCE, gaussian_nll, kl_divergence, squared_error
+from vae.training.loss import kl_divergence, reconstruction_term, squared_error
 
 
 @torch.no_grad()
@@ -19,15 +19,16 @@ def validate(
     images: Iterable[Tensor],
     beta: float,
     seed: int,
-    variance: float = CLASSIC_VARIANCE,
+    likelihood: str = "classic",
+    variance: float | None = None,
     stop: StopSignal | None = None,
 ) -> dict[str, float]:
     """Return total, recon, kl in nats per image; sse per image, psnr in dB; active_units.
 
     recon and total are those of z sampled from the posterior, with noise that depends on the seed
-    and the image alone: a bound comparable with training's. variance is the decoder's. sse and
-    psnr are the reconstruction's from mu. Computed in float32 (on cuda: TF32, see device.py)
-    whatever the precision of training.
+    and the image alone: a bound comparable with training's. variance is that of a calibrated
+    decoder. sse and psnr are the reconstruction's from mu. Computed in float32 (on cuda: TF32, see
+    device.py) whatever the precision of training.
 
     Raises RunStopped if a term is not finite.
     """
@@ -38,16 +39,15 @@ def validate(
         x = x.to(device)
         mu, logvar = model.encode(x)
         z = sample_posterior(mu, logvar, seed, first=count)
-        sampled = squared_error(model.decode(z), x).sum()
-        sse = squared_error(model.decode(mu), x).sum()
-        sums += torch.stack([sampled, kl_divergence(mu, logvar).sum(), sse]).cpu().double()
+        nats, _ = reconstruction_term(model.decode(z), x, likelihood, variance)
+        sse = squared_error(model.decode(mu), x)
+        terms = torch.stack([nats, kl_divergence(mu, logvar), sse])
+        sums += terms.cpu().double().sum(1)
         means.append(mu.cpu())
         count += len(x)
         if stop:
             stop.check()
-    sampled, kl, sse = (sums / count).tolist()
-    image_size = model.arch["image_size"]
-    recon = gaussian_nll(torch.tensor(sampled), variance, 3 * image_size**2).item()
+    recon, kl, sse = (sums / count).tolist()
     if not math.isfinite(recon + kl + sse):
         raise RunStopped(f"validation gave recon {recon}, kl {kl}, sse {sse}")
     return {
@@ -55,6 +55,6 @@ def validate(
         "recon": recon,
         "kl": kl,
         "sse": sse,
-        "psnr": psnr(sse, image_size),
+        "psnr": psnr(sse, model.arch["image_size"]),
         "active_units": int(active_units(torch.cat(means)).sum()),
     }

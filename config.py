@@ -24,7 +24,7 @@ def option(default: Any, comment: str, **rules: Any) -> Any:
 class TrainConfig:
     """train.py: the defaults are the recipe `calibrated`."""
 
-    recipe: str = option("calibrated", "named settings", choices=RECIPE_NAMES, fixed=True)
+    recipe: str = option("calibrated", "set of defaults", choices=RECIPE_NAMES, fixed=True)
 
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
@@ -39,7 +39,7 @@ class TrainConfig:
     flip: bool = option(True, "mirror training images at random", fixed=True)
 
     # Model
-    architecture: str = option("listed", "network", choices=("listed",), fixed=True)
+    architecture: str = option("listed", "network to train", choices=("listed",), fixed=True)
     latent_dim: int = option(200, "latent dimensions", at_least=2, at_most=65536, fixed=True)
     channels: tuple[int, ...] = option(
         (32, 64, 128, 256), "widths of the convolutions", at_least=1, at_most=65536, fixed=True
@@ -70,8 +70,8 @@ class TrainConfig:
     )
 
     # Sampling
-    prior: str = option("mixture", "density of new faces' codes", choices=PRIORS)
-    temperature: float = option(1.0, "scale of the noise of new faces' codes", at_least=0)
+    prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
+    temperature: float = option(1.0, "multiplies the noise of samples", at_least=0)
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise", at_least=0, below=2**63, fixed=True)
@@ -113,7 +113,7 @@ class GenerateConfig:
     """generate.py."""
 
     checkpoint: str | None = option(None, "checkpoint or run folder; default: the newest run")
-    data: str | None = option(None, "the run's data set, if it has moved")
+    data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 
     # Pictures
@@ -124,7 +124,7 @@ class GenerateConfig:
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
 
     # Sampling
-    prior: str | None = option(None, "density of codes; default: the run's", choices=PRIORS)
+    prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
 
@@ -134,6 +134,8 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
+        if self.image and not {"reconstructions", "interpolation"} & {*self.show}:
+            raise ValueError("--image is for --show reconstructions and interpolation")
 
 
 # of a sweep without --strengths, and of an edit without --attribute
@@ -146,26 +148,26 @@ class ManipulateConfig:
     """manipulate.py."""
 
     checkpoint: str | None = option(None, "checkpoint or run folder; default: the newest run")
-    data: str | None = option(None, "the run's data set, if it has moved")
+    data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 
     # Edits: sweeps; or --to; or --add and --remove
     attribute: tuple[str, ...] = option((), "default: Smiling Eyeglasses", metavar="NAME")
     strengths: tuple[float, ...] = option(
-        (), "1 is the distance of the class means; default: -1 to 2", at_least=-1000, at_most=1000
+        (), "1 is the distance between class means; default: -1 to 2", at_least=-1000, at_most=1000
     )
-    to: float | None = option(None, "go until the guide gives this probability", above=0, below=1)
+    to: float | None = option(None, "edit until the guide gives this probability", above=0, below=1)
     add: tuple[str, ...] = option((), "attributes to add, all at once", metavar="NAME")
     remove: tuple[str, ...] = option((), "attributes to remove, all at once", metavar="NAME")
     method: str = option("round-trip", "how directions are found", choices=METHODS)
-    keep: tuple[str, ...] = option((), "attributes to keep unchanged, by the guide", metavar="NAME")
+    keep: tuple[str, ...] = option((), "attributes that must not change", metavar="NAME")
     judges: str | None = option(None, "folder of train_judge.py; default: that of the run's data")
 
     # Faces
-    source: str = option("random", "faces without --image", choices=("random", "val", "mean"))
-    faces: tuple[int, ...] = option(tuple(range(8)), "which of the source, from 0", at_least=0)
+    source: str = option("random", "faces, without --image", choices=("random", "val", "mean"))
+    faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", at_least=0)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
-    prior: str | None = option(None, "density of codes; default: the run's", choices=PRIORS)
+    prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
 
@@ -190,13 +192,13 @@ class EvaluateConfig:
     """evaluate.py."""
 
     checkpoint: str | None = option(None, "checkpoint or run folder; default: the newest run")
-    data: str | None = option(None, "the run's data set, if it has moved")
+    data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     split: str = option("test", "split to measure on", choices=("train", "val", "test"))
     output: str | None = option(None, "JSON file to write; default: in the run's folder")
 
     # Samples
-    prior: str | None = option(None, "density of codes; default: the run's", choices=PRIORS)
+    prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
     fid_weights: str | None = option(None, "torch-fidelity's Inception weights, to measure FID")
@@ -207,7 +209,7 @@ class EvaluateConfig:
     attribute: tuple[str, ...] = option((), "default: Smiling Eyeglasses", metavar="NAME")
     method: tuple[str, ...] = option(METHODS[:3], "how directions are found", choices=METHODS)
     keep: tuple[str, ...] = option((), "also measure edits that keep these", metavar="NAME")
-    to: float = option(0.8, "mean probability by the guide to reach", above=0, below=1)
+    to: float = option(0.8, "target for the guide's mean probability", above=0, below=1)
     count: int = option(256, "maximum number of faces to edit", at_least=2)
     judges: str | None = option(None, "folder of train_judge.py; default: that of the run's data")
 
@@ -221,7 +223,7 @@ class JudgeConfig:
 
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
-    image_size: int = option(64, "side of the square images, in pixels: the VAE's", at_least=32)
+    image_size: int = option(128, "side of the square images, in pixels: the VAE's", at_least=32)
     crop_size: int | None = option(
         None, "side of the square cut, in pixels; default: by the data", at_least=1
     )
@@ -230,12 +232,12 @@ class JudgeConfig:
     skip_bad_images: bool = option(False, "leave out images that cannot be read")
 
     # Optimizer
-    epochs: int = option(15, "passes over the training split, for each of the two", at_least=1)
+    epochs: int = option(15, "passes over the training split, for each network", at_least=1)
     batch_size: int = option(64, "images per step", at_least=2)
     learning_rate: float = option(3e-3, "AdamW's learning rate, at the schedule's peak", above=0)
 
     # Machine
-    seed: int = option(0, "seed of the guide; the judge has the next", at_least=0, below=2**62)
+    seed: int = option(0, "seed of the guide; the judge uses seed + 1", at_least=0, below=2**62)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option("auto", "auto: bf16 where the hardware has it", choices=PRECISIONS)
     run_dir: str | None = option(None, "folder to write to; default: runs/DATA-SIZE-judges ...")

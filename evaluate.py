@@ -124,7 +124,7 @@ def draw_codes(run: Run, config: EvaluateConfig, count: int) -> Tensor:
 
 
 def measure_fid(run: Run, config: EvaluateConfig, rows: np.ndarray) -> Section:
-    """Return the FID between the split's faces and samples, or what it needs."""
+    """Return the FID between the split's faces and samples, or say what is missing."""
     if config.fid_weights is None:
         return {"not_measured": "FID needs --fid-weights, torchmetrics and torch-fidelity"}
     metric = load_fid(Path(config.fid_weights), run.device)

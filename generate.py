@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "histograms": show_histograms,
         "traversal": show_traversal,
     }
-    # all pictures are made before one is written: a mistake in the last leaves nothing behind
+    # all pictures are made before one is written: an error in the last writes none
     writes = [write for show in config.show for write in shows[show](config, run, paths)]
     print(*[write() for write in writes], sep="\n")
 

@@ -2,7 +2,8 @@
 
 The faces are random samples, validation faces, the mean face, or picture files. Each attribute
 gives a sweep over --strengths. With --to, each face moves until the guide (train_judge.py) gives
-the attribute this probability. With --add and --remove, attributes change together, by one unit.
+the attribute this probability. With --add and --remove, all named attributes change at once, by
+one unit each.
 """
 
 import itertools
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = list(dict.fromkeys(run.chosen_attributes(wanted, DEFAULT_ATTRIBUTES)))
     paths = picture_paths(config.output, run.folder, picture_subjects(config, names), config.files)
     guide = find_guide(config, run)
-    # all edits are found before a picture is written: a mistake leaves nothing behind
+    # all edits are found before a picture is written: an error writes no picture
     directions = {name: find_direction(config, run, guide, name) for name in names}
     z, labels = take_faces(config, run)
     if config.add or config.remove:
@@ -86,11 +87,11 @@ def find_direction(config: ManipulateConfig, run: Run, guide: Judge | None, name
     if config.keep:
         direction = keep_still(run.decode, guide, statistics, column, direction, config.keep)
     having, lacking = class_counts(statistics, column)
-    print(f"{name}: {method(config)}, from {having:,} faces with it, {lacking:,} without")
+    print(f"{name}: {describe_method(config)}, from {having:,} faces with it, {lacking:,} without")
     return direction
 
 
-def method(config: ManipulateConfig) -> str:
+def describe_method(config: ManipulateConfig) -> str:
     """Return how directions are found, in words."""
     return config.method + (f", keeping {' '.join(config.keep)}" if config.keep else "")
 
@@ -150,7 +151,7 @@ def write_edit(
 ) -> list[str]:
     """Write the picture of an edit, its GIF and its single faces; return the lines to print."""
     x = run.decode(edit.codes.flatten(0, 1)).unflatten(0, edit.codes.shape[:2])
-    rows, title = labels, f"{edit.title} ({method(config)})"
+    rows, title = labels, f"{edit.title} ({describe_method(config)})"
     if edit.notes:
         rows = [f"{label}: {note}" for label, note in zip(labels, edit.notes, strict=True)]
         print(f"{title}, strength:", *rows, sep="\n  ")

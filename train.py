@@ -7,7 +7,7 @@ reconstructions and samples, last.pt, and best.pt (the best validation total).
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from vae.models.build import build
 from vae.models.coding import decode_codes, encode_batches
 from vae.pictures.figures import save_curves
 from vae.pictures.images import above, save_grid
-from vae.run import BEST, LAST, choose_run_dir, find_checkpoint, require_same_faces
+from vae.run import BEST, LAST, choose_run_dir, find_checkpoint, require_same_faces, run_name
 from vae.training.parallel import join_ranks
 from vae.training.statistics import training_statistics
 from vae.training.trainer import Trainer
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_writable(run_dir / LAST)
     ranks.print(describe_config(config))
     if resumed and is_finished(config, run_dir, resumed):
-        ranks.print(f"{run_dir} has had its {resumed.epoch} epochs: nothing is missing")
+        ranks.print(f"{run_dir} has finished all {resumed.epoch} epochs: nothing is missing")
         return
 
     # Load the faces
@@ -95,12 +95,15 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
     config = read_flags(TrainConfig, argv, __doc__)
     if config.resume is None:
         config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
-        name = f"{Path(config.data).stem}-{config.image_size}"
-        return config, choose_run_dir(config.run_dir, name), None
+        return (
+            config,
+            choose_run_dir(config.run_dir, run_name(config.data, config.image_size)),
+            None,
+        )
     path = find_checkpoint(config.resume or None, LAST)
     resumed = load_checkpoint(path)
     if resumed.training is None:
-        raise UserError(f"{path} is for use: a run continues from its {LAST}")
+        raise UserError(f"{path} has no training state: pass the run's folder or its {LAST}")
     known = {entry.name for entry in fields(TrainConfig)}
     if resumed.config.keys() != known:
         name = min(resumed.config.keys() ^ known)
@@ -111,8 +114,9 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
         if entry.metadata.get("fixed") and old != new:
             flag = as_flag(entry.name)
             raise UserError(f"the run has {flag} {old}; asked for {new}: start a new run")
-    if config.epochs < resumed.epoch:
-        raise UserError(f"the run has had {resumed.epoch} epochs; asked for {config.epochs}")
+    begun = resumed.epoch + bool(resumed.training["steps"])
+    if config.epochs < begun:
+        raise UserError(f"--epochs is {config.epochs}, but the run has begun epoch {begun}")
     return config, path.parent, resumed
 
 
@@ -145,7 +149,8 @@ def load_config_faces(config: TrainConfig) -> PackedFaces:
 
 def is_finished(config: TrainConfig, run_dir: Path, resumed: Checkpoint) -> bool:
     """Return whether the run has had its epochs, and has the statistics that come at the end."""
-    if resumed.epoch < config.epochs or resumed.training["steps"] or not resumed.statistics:
+    is_same = stored_config(config) == resumed.config
+    if resumed.epoch < config.epochs or not resumed.statistics or not is_same:
         return False
     best = run_dir / BEST
     return best.exists() and load_checkpoint(best).statistics is not None
@@ -204,20 +209,20 @@ def save_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path) -> None:
     is_last = epoch == config.epochs
     checkpoint = new_checkpoint(trainer)
     write_csv(run_dir / "metrics.csv", history)
+    # best.pt first: a run that is killed in between repeats the epoch
+    if history[-1]["val_total"] == min(row["val_total"] for row in history):
+        save_checkpoint(replace(checkpoint, training=None), run_dir / BEST)
     if is_last or epoch % config.save_every_epochs == 0:
         save_checkpoint(checkpoint, run_dir / LAST)
-    if history[-1]["val_total"] == min(row["val_total"] for row in history):
-        checkpoint.training = None
-        save_checkpoint(checkpoint, run_dir / BEST)
     if is_last or epoch == 1 or epoch % config.sample_every_epochs == 0:
         save_curves(history, run_dir / "curves.png")
-        save_pictures(config, trainer, run_dir, f"epoch-{epoch:03d}.png")
+        save_epoch_pictures(config, trainer, run_dir, f"epoch-{epoch:03d}.png")
 
 
 FACES_FOR_A_PICTURE = 2048
 
 
-def save_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:
+def save_epoch_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:
     """Write the first val faces above their reconstructions, and samples from fixed noise.
 
     A fitted prior is here one Gaussian of a part of the training faces' codes.
@@ -236,16 +241,15 @@ def save_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: 
 
 def add_statistics(trainer: Trainer, run_dir: Path) -> None:
     """Store the statistics of the training codes in last.pt and best.pt, where they are missing."""
-    statistics = training_statistics(trainer.averaged_model, trainer.faces, trainer.resident)
-    best = load_checkpoint(run_dir / BEST)
-    if best.epoch == trainer.epoch:
-        best.statistics = statistics
+    last, best_path = new_checkpoint(trainer), run_dir / BEST
+    last.statistics = training_statistics(trainer.averaged_model, trainer.faces, trainer.resident)
+    best = load_checkpoint(best_path) if best_path.exists() else last
+    if best.epoch == last.epoch:
+        best.statistics = last.statistics
     elif best.statistics is None:
-        model = build_model(run_dir / BEST, best, trainer.device)
+        model = build_model(best_path, best, trainer.device)
         best.statistics = training_statistics(model, trainer.faces, trainer.resident)
-    save_checkpoint(best, run_dir / BEST)
-    last = new_checkpoint(trainer)
-    last.statistics = statistics
+    save_checkpoint(replace(best, config=last.config, training=None), best_path)
     save_checkpoint(last, run_dir / LAST)
 
 

@@ -20,7 +20,7 @@ from vae.evaluation.report import print_report
 from vae.files import require_writable, write_text
 from vae.flags import read_flags
 from vae.models.judge import Judge
-from vae.run import choose_run_dir, judges_name
+from vae.run import choose_run_dir, run_name
 from vae.training.judge import (
     held_out_rows,
     known_attributes,
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Configure, load the faces, train and measure the guide and then the judge, report."""
     # Configure
     config = read_flags(JudgeConfig, argv, __doc__)
-    run_dir = choose_run_dir(config.run_dir, judges_name(config.data, config.image_size))
+    run_dir = choose_run_dir(config.run_dir, f"{run_name(config.data, config.image_size)}-judges")
     paths = {role: run_dir / f"{role}.pt" for role in CHANNELS}
     for path in paths.values():
         if path.exists():

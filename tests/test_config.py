@@ -5,7 +5,6 @@ import pytest
 
 from config import (
     DEFAULT_ATTRIBUTES,
-    METHODS,
     RECIPES,
     EvaluateConfig,
     GenerateConfig,
@@ -15,7 +14,6 @@ from config import (
 )
 from vae import VAE
 from vae.flags import check
-from vae.latent import directions
 
 CONFIGS = [TrainConfig, GenerateConfig, ManipulateConfig, EvaluateConfig, JudgeConfig]
 
@@ -34,10 +32,6 @@ def test_the_classic_recipe_is_the_published_objective():
 def test_every_recipe_can_be_asked_for():
     (recipe,) = (entry for entry in dataclasses.fields(TrainConfig) if entry.name == "recipe")
     assert recipe.metadata["choices"] == tuple(RECIPES)
-
-
-def test_every_method_can_be_asked_for():
-    assert METHODS == directions.METHODS
 
 
 def test_config_and_model_have_the_same_defaults():

@@ -136,10 +136,9 @@ def guide(vivid, tmp_path):
     judge.head.weight.data *= 30
     checkpoint = run.checkpoint
     made = JudgeCheckpoint(
-        config={},
+        config={"image_size": 32},
         arch=judge.arch,
         weights=judge.state_dict(),
-        image_size=32,
         crop=checkpoint.crop,
         digest=checkpoint.digest,
         seed=0,

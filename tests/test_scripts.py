@@ -102,7 +102,7 @@ def test_an_epoch_is_one_line_of_at_most_100_columns(celeba, capsys):
     assert max(map(len, lines)) <= 100
     row = read_metrics()[1]
     assert lines[1].startswith("epoch 2/2  val ")
-    assert f"kl {round(row['val_kl'], 3):.4g}" in lines[1]
+    assert f"kl {row['val_kl']:.4g}" in lines[1]
     assert f"PSNR {row['val_psnr']:.2f} dB" in lines[1]
 
 
@@ -149,7 +149,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(celeba):
 def test_a_finished_run_is_left_as_it_is(home, capsys):
     before = snapshot("runs")
     assert train.main(["--resume"]) == 0
-    assert "runs/celeba-32 has had its 2 epochs: nothing is missing" in capsys.readouterr().out
+    assert "runs/celeba-32 has finished all 2 epochs: nothing is missing" in capsys.readouterr().out
     assert snapshot("runs") == before
 
 
@@ -209,7 +209,7 @@ def test_a_stopped_process_saves_its_work_and_can_be_resumed(celeba, number, cod
         (["--recipe", "classic"], "the run has --recipe calibrated; asked for classic: start a"),
         (["--epochs", "3", "--ema-decay", "0"], "the run has --ema-decay 0.999; asked for 0.0"),
         (["--seed", "1"], "the run has --seed 0; asked for 1: start a new run"),
-        (["--epochs", "1"], "the run has had 2 epochs; asked for 1"),
+        (["--epochs", "1"], "--epochs is 1, but the run has begun epoch 2"),
         (["--epochs", "3", "--data", "other"], "crop celeba; --data has faces"),
         (["--epochs", "3", "--beta", "4"], "the run has --beta 1.0; asked for 4.0"),
     ],
@@ -227,7 +227,10 @@ def test_what_a_run_cannot_change_is_refused_and_nothing_is_written(home, capsys
 
 def test_best_is_for_use_and_not_for_resuming(home, capsys):
     assert train.main(["--resume", "runs/celeba-32/best.pt", "--epochs", "3"]) == 2
-    assert "best.pt is for use: a run continues from its last.pt" in capsys.readouterr().err
+    assert (
+        "best.pt has no training state: pass the run's folder or its last.pt"
+        in capsys.readouterr().err
+    )
 
 
 # Attributes of one's own

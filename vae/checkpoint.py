@@ -1,4 +1,4 @@
-"""The file format: saved whole, loaded without executing anything, it rebuilds its network."""
+"""The file format: save and load checkpoints. Loading executes no code."""
 
 import io
 import pickle
@@ -39,7 +39,7 @@ class Checkpoint:
     statistics: dict[str, Any] | None = None
     """of the training codes under weights, and what is fitted to them; None before the end"""
     training: dict[str, Any] | None = None
-    """what resuming needs beside the above; None in best.pt"""
+    """optimizer, counters and history for --resume; None in best.pt"""
     format: int = FORMAT
 
 

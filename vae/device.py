@@ -31,7 +31,7 @@ def pick_device(name: str = "auto") -> torch.device:
         "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),
     }
     if not available.get(device.type, False):
-        raise UserError(f"--device {name} is not on this machine; --device auto takes what is")
+        raise UserError(f"--device {name} is not on this machine; use --device auto")
     return device
 
 
@@ -72,7 +72,7 @@ def _has_native_bf16(device: torch.device) -> bool:
 def pick_compile(device: torch.device, name: str = "auto", ranks: int = 1) -> bool:
     """Return whether to compile the network; "auto" does on cuda, in one process, where it can.
 
-    If it is asked for and something is missing, prints what, and returns False.
+    If a requirement is missing, prints which one and returns False.
     """
     if name == "off" or (name == "auto" and (device.type != "cuda" or ranks > 1)):
         return False

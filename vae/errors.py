@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its text says what was expected, found, and to do."""
+    """A mistake that the user can mend. Its text says what was expected, what found, what to do."""
 
 
 class RunStopped(Exception):
@@ -28,7 +28,7 @@ class Interrupted(Exception):
 class StopSignal:
     """Notes Ctrl-C and SIGTERM while it is entered, so that work stops where it can go on.
 
-    The second signal is not waited for.
+    A second signal ends the process at once, without saving.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,8 @@ class StopSignal:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
-            raise Interrupted(number, "not saved again")
+            # in the middle of a step: what is half done must not be saved
+            raise SystemExit(128 + number)
         self.received = number
 
     def check(self, note: str = "") -> None:
@@ -76,7 +77,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
         except KeyboardInterrupt:
             return _end("interrupted", 130)
         except BrokenPipeError:
-            # nobody reads: what Python flushes at its end must go somewhere
+            # the reader closed the pipe: Python's last flush must not fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _end("stopped: nobody reads the output any more", 1)
         except OSError as error:
@@ -95,7 +96,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
 
 def _interrupt(signal_number: int, _frame: object) -> None:
     # an exception, so that what is half written is removed on the way out
-    raise Interrupted(signal_number, "nothing was left half written")
+    raise Interrupted(signal_number, "no incomplete file was left")
 
 
 def _end(line: str, code: int) -> int:

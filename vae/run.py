@@ -1,6 +1,7 @@
 """An opened run: its model and what is derived from it. Every script but train.py starts here."""
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -43,7 +44,7 @@ class Run:
     model: nn.Module
     device: torch.device
     data: str | None = None
-    """where the data set is, if it has moved since training"""
+    """the present place of the data set, if it has moved"""
 
     @property
     def folder(self) -> Path:
@@ -70,7 +71,7 @@ class Run:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """The statistics of the training codes; computed, not stored, where the file lacks them.
+        """The statistics of the training codes. If the file has none, they are computed in memory.
 
         Raises UserError if the training faces are needed for that and are not there.
         """
@@ -105,7 +106,8 @@ class Run:
         return decode_codes(self.model, z)
 
     def prior(self, name: str | None = None) -> Mixture:
-        """Return the prior of this name, by default the run's. Raises UserError as statistics."""
+        """Return the prior of this name, by default the run's. Raises UserError if the
+        statistics are missing and cannot be computed."""
         name = name or self.checkpoint.config["prior"]
         statistics = None if name == "standard" else self.statistics
         return make_prior(name, statistics, self.arch["latent_dim"])
@@ -176,7 +178,9 @@ class Run:
 
 
 def open_run(path: Path | str | None = None, device: str = "auto", data: str | None = None) -> Run:
-    """Return the run of a checkpoint or folder, by default the newest; data says where it moved.
+    """Return the run of a checkpoint or folder, by default the newest.
+
+    data is the present place of the data set, if it has moved.
 
     Raises UserError if there is none or it cannot be read.
     """
@@ -212,7 +216,7 @@ def open_judge(role: str, run: Run, folder: str | None = None) -> OpenedJudge:
 def _find_judge(role: str, folder: str | None, run: Run) -> Path:
     config = run.checkpoint.config
     data, size, crop = (config[name] for name in ("data", "image_size", "crop_size"))
-    name = judges_name(data, size)
+    name = f"{run_name(data, size)}-judges"
     folders = [Path(folder)] if folder else [RUNS / name, *RUNS.glob(f"{name}-[0-9]*")]
     found = [path for place in folders if (path := place / f"{role}.pt").exists()]
     if not found:
@@ -224,9 +228,9 @@ def _find_judge(role: str, folder: str | None, run: Run) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def judges_name(data: str, image_size: int) -> str:
-    """Return the name of the folder in RUNS for the judges of a data set's faces."""
-    return f"{Path(data).stem}-{image_size}-judges"
+def run_name(data: str, image_size: int) -> str:
+    """Return the name of a run's folder in RUNS; that of the judges ends in -judges."""
+    return f"{Path(os.path.abspath(data)).stem}-{image_size}"  # noqa: PTH100  of a link, its name
 
 
 def require_same_faces(checkpoint: Checkpoint, faces: PackedFaces) -> None:

@@ -40,7 +40,7 @@ def test_terms_of_a_batch_equal_those_computed_by_hand():
     x_hat = torch.full_like(x, 0.5)
     mu, logvar = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.zeros(2, 2)
     loss = vae_loss(x_hat, x, mu, logvar, beta=3.0)
-    assert loss == (12 * 0.25 + 3 * 1.0, 12 * 0.25, 1.0, 0.25)
+    assert loss == (12 * 0.25 + 3 * 1.0, 12 * 0.25, 1.0, 0.5)
 
 
 def test_duplicating_the_batch_leaves_the_loss_unchanged():

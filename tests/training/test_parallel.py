@@ -38,9 +38,11 @@ def make_plain_faces(train, val):
 
 def train_modern(ranks):
     """Train with batch norm, noise, a calibrated likelihood and an average of the weights."""
-    settings = MODERN | {"learning_rate": 5e-3, "epochs": 6, "batch_size": 32, "seed": 4}
-    trainer = make_trainer(make_plain_faces(train=401, val=30), ranks=ranks, **settings)
-    while trainer.epoch < 6:
+    # with these settings, other noise changes the validation total by less than 1 %
+    settings = MODERN | {"learning_rate": 1e-3, "epochs": 15, "batch_size": 32, "seed": 4}
+    faces = make_plain_faces(train=401, val=30)
+    trainer = make_trainer(faces, lambda: VAE(32, (8, 16), 5), ranks=ranks, **settings)
+    while trainer.epoch < 15:
         trainer.run_epoch(StopSignal())
     return trainer
 
@@ -85,7 +87,7 @@ def test_two_ranks_without_batch_norm_and_noise_take_the_steps_of_one(two_ranks)
 def test_two_ranks_end_with_equal_weights_and_averages_near_those_of_one(two_ranks):
     main, other = two_ranks(train_modern)
     (weights, averaged, history), (other_weights, other_averaged, other_history) = main, other
-    for name, _ in VAE(32, (4, 6), 5).named_parameters():
+    for name, _ in VAE(32, (8, 16), 5).named_parameters():
         assert torch.equal(weights[name], other_weights[name]), name
         assert torch.equal(averaged[name], other_averaged[name]), name
     assert not torch.equal(weights["fc_mu.weight"], averaged["fc_mu.weight"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae.training.schedule import epoch_order, learning_rate_at, seed_noise
+from vae.training.schedule import epoch_order, learning_rate_at, seed_generators
 
 
 def test_an_epoch_contains_each_training_face_once_in_an_order_of_its_own():
@@ -22,11 +22,11 @@ def test_half_of_the_faces_are_mirrored():
     assert mirrored.mean() == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_noise_depends_on_seed_epoch_rank_and_step():
-    places = [(4, 1, 0, 0), (5, 1, 0, 0), (4, 2, 0, 0), (4, 1, 1, 0), (4, 1, 0, 1)]
+def test_the_noise_depends_on_seed_step_and_rank():
+    places = [(4, 1, 0), (5, 1, 0), (4, 2, 0), (4, 1, 1)]
     draws = []
     for place in places + places[:1]:
-        seed_noise(*place)
+        seed_generators(*place)
         draws.append(torch.randn(3))
     assert torch.equal(draws[0], draws[-1])
     assert torch.cdist(torch.stack(draws[:-1]), torch.stack(draws[:-1])).fill_diagonal_(9).min() > 0

@@ -39,7 +39,7 @@ def probabilities(decode: Decode, guide: Judge, codes: Tensor, column: int) -> T
 
 
 def reach(strengths: Sequence[float], values: Tensor, target: float) -> Tensor:
-    """Return the smallest strength at which values (N, T) reach target, (N,); NaN: not reached.
+    """Return the smallest strength at which values (N, T) reach target, (N,); NaN if they never do.
 
     values belong to the ascending strengths and are interpolated linearly between them. They need
     not be monotonic: the first crossing counts.

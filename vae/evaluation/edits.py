@@ -20,7 +20,7 @@ from vae.models.judge import Judge, identify, look, predict
 def matched_strengths(
     strengths: Sequence[float], curves: Mapping[str, Tensor], target: float
 ) -> tuple[float, dict[str, float]]:
-    """Return the probability that all methods are brought to, and the strength of each method.
+    """Return the common probability, and each method's strength to reach it.
 
     curves are each method's mean probability (T,) at the strengths. The probability is target, or
     where a method does not reach it, the highest that all methods reach.

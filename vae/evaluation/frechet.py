@@ -28,7 +28,7 @@ def load_fid(weights: Path, device: torch.device) -> Any:
             "--fid-weights needs two more packages: pip install torchmetrics torch-fidelity"
         ) from error
     try:
-        # the package would unpickle anything; this call refuses all but tensors
+        # torchmetrics loads pickles: check first that the file has only tensors
         torch.load(weights, map_location="cpu", weights_only=True)
         metric = FrechetInceptionDistance(feature_extractor_weights_path=str(weights))
     except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:

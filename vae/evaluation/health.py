@@ -17,7 +17,7 @@ def kl_to_standard(mean: Tensor, covariance: Tensor) -> float:
     """Return KL(N(mean, covariance) || N(0, I)) in nats; mean is (D,), covariance (D, D).
 
     For the moments of the aggregate posterior it is a lower bound on the aggregate's own KL: the
-    part of the mean KL term that does not tell faces apart (Hoffman & Johnson, 2016).
+    part of the mean KL term that all faces share (Hoffman & Johnson, 2016).
     """
     standard = MultivariateNormal(torch.zeros(len(mean)).double(), torch.eye(len(mean)).double())
     return kl_divergence(MultivariateNormal(mean.double(), covariance.double()), standard).item()

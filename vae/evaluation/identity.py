@@ -9,14 +9,14 @@ from torch import Tensor
 from vae.evaluation.metrics import area_under_curve
 
 DIFFERENT_PAIRS = 200_000
-"""that are drawn at random"""
+"""number of random pairs"""
 
 
 def verify(unit: Tensor, people: np.ndarray) -> dict[str, Any] | None:
     """Return the AUC of same against different people by the dot product of features (N, F).
 
-    It is the probability that a pair of one person is more similar than a pair of two. people (N,)
-    says who each face is. None if nobody has two faces.
+    It is the probability that two faces of one person are more similar than two of two people.
+    people (N,) says who each face is. None if nobody has two faces.
     """
     same, rng = same_pairs(people), np.random.default_rng(0)
     drawn = rng.integers(len(people), size=(DIFFERENT_PAIRS, 2))

@@ -25,7 +25,7 @@ UNITS = {
     "distance_mixture": "the same for samples of the prior",
     "mean_auc": "area under the ROC curve, mean over attributes; 0.5 is chance",
     "fid": "Frechet Inception distance between faces and samples",
-    "identity_auc": "of pairs of held-out faces: one person or two",
+    "identity_auc": "AUC: do two held-out faces show one person?",
 }
 """Unit or meaning of a number, printed after it."""
 
@@ -72,7 +72,8 @@ def print_edits(measured: Mapping[str, Any]) -> None:
         f"real, {_with_margin(having['reconstructed'])} reconstructed"
     )
     print(f"shifts of {others} other attributes, in standard deviations of the judge's logits")
-    row = "{:<26}{:>9}{:>15}{:>14}{:>17}{:>16}  {}; {}"
+    width = max(10, *map(len, measured["methods"]))
+    row = f"{{:<{width}}}{{:>9}}{{:>15}}{{:>14}}{{:>17}}{{:>16}}  {{}}; {{}}"
     heading = ("method", "strength", "success", "mean |shift|", "identity drift", "pixel drift")
     print(row.format(*heading, "parts", "worst shifts"))
     for method, edit in measured["methods"].items():

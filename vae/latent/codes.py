@@ -48,7 +48,7 @@ def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def seeded_noise(seed: int, indices: Iterable[int], latent_dim: int) -> Tensor:
-    """Return standard normal noise, (indices, D); a row depends on seed and its index alone."""
+    """Return standard normal noise, (N, D); each row depends only on seed and its index."""
     rows = [
         np.random.default_rng((seed, index)).standard_normal(latent_dim, np.float32)
         for index in indices

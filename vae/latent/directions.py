@@ -15,8 +15,6 @@ from torch.nn import functional
 from vae.errors import UserError
 from vae.latent.codes import Statistics
 
-METHODS = ("mean", "balanced", "round-trip", "logistic")
-
 PARTS = {"Smiling": ("High_Cheekbones", "Mouth_Slightly_Open")}
 """Attributes that are part of another: they are free to change with it."""
 
@@ -55,13 +53,13 @@ def class_counts(statistics: Statistics, column: int) -> tuple[int, int]:
 
 
 def common_attributes(statistics: Statistics) -> Tensor:
-    """Return which attributes have FEWEST_FACES faces with them and as many without, (K,) bool."""
+    """Return which attributes have FEWEST_FACES faces in each class, (K,) bool."""
     counts = statistics["cooccurrence"].diagonal()
     return torch.minimum(counts, statistics["n"] - counts) >= FEWEST_FACES
 
 
 def attribute_directions(statistics: Statistics, method: str) -> Tensor:
-    """Return the direction in which each attribute grows, (K, D), as long as one unit of strength.
+    """Return the direction in which each attribute grows, (K, D), scaled to one unit of strength.
 
     method is "mean", "balanced" or "round-trip". Zero for attributes that are not common.
     """
@@ -70,15 +68,20 @@ def attribute_directions(statistics: Statistics, method: str) -> Tensor:
         "balanced": balanced_directions,
         "round-trip": round_trip_directions,
     }[method](statistics)
-    units = [one_unit(statistics, column, row) for column, row in enumerate(directions)]
-    return torch.stack(units) * common_attributes(statistics)[:, None]
+    units = _scale(directions, mean_directions(statistics))
+    return units * common_attributes(statistics)[:, None]
 
 
 def one_unit(statistics: Statistics, column: int, direction: Tensor) -> Tensor:
     """Return direction (D,) scaled to the distance between the attribute's class means along it."""
-    direction = direction.double()
-    distance = (mean_directions(statistics)[column] @ direction).abs()
-    return (direction * (distance / direction.square().sum().clamp(min=1e-30))).float()
+    return _scale(direction, mean_directions(statistics)[column])
+
+
+def _scale(directions: Tensor, means: Tensor) -> Tensor:
+    directions = directions.double()
+    distances = (means * directions).sum(-1, keepdim=True).abs()
+    squares = directions.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    return (directions * distances / squares).float()
 
 
 def mean_directions(statistics: Statistics) -> Tensor:
@@ -94,8 +97,8 @@ def mean_directions(statistics: Statistics) -> Tensor:
 def balanced_directions(statistics: Statistics) -> Tensor:
     """Return each attribute's partial effect on the code, all other attributes held constant.
 
-    Least squares of mu on all attributes together: B = pinv(Cov(a, a)) Cov(a, mu), (K, D). An
-    attribute that no face or every face has takes no part.
+    Least squares of mu on all attributes together: B = pinv(Cov(a, a)) Cov(a, mu), (K, D).
+    Attributes that all faces have, or none, are left out.
     """
     fractions, cross = _moments(statistics)
     covariance = statistics["cooccurrence"].double() / statistics["n"]
@@ -104,7 +107,7 @@ def balanced_directions(statistics: Statistics) -> Tensor:
 
 
 def round_trip_directions(statistics: Statistics) -> Tensor:
-    """Return the balanced directions, corrected for what decoding and encoding again adds, (K, D).
+    """Return the balanced directions, corrected for side effects of decoding, (K, D).
 
     M = statistics["round_trips"]: entry j, k is the change of attribute k when codes moved along
     balanced direction j are decoded and encoded again. Subtracted from direction k are the balanced

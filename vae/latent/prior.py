@@ -18,7 +18,7 @@ from vae.latent.codes import Statistics, seeded_noise
 COMPONENTS = 8
 """of a fitted mixture: chosen by held-out log density (docs/results.md)"""
 MAX_CODES = 50_000
-"""that a mixture is fitted to: the time grows with their number, the covariances hardly change"""
+"""for the fit: more take longer and change little"""
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def make_prior(name: str, statistics: Statistics | None, latent_dim: int) -> Mix
 
 
 def _maximise(z: Tensor, fractions: Tensor) -> Mixture:
-    """Return the mixture of highest penalised likelihood, given each code's fractions (N, K).
+    """Return the mixture of highest penalised likelihood for component probabilities (N, K).
 
-    Each covariance is shrunk towards that of all codes, as by D further codes, so a component of
-    few codes has a regular one (Fraley & Raftery, 2007).
+    Each covariance is shrunk towards that of all codes, which weighs as much as D codes: a
+    component of few codes has a regular one (Fraley & Raftery, 2007).
     """
     counts = fractions.sum(0)
     means = (fractions.T @ z) / counts.clamp(min=1e-6)[:, None]

@@ -1,4 +1,4 @@
-"""Whole data sets through a model's encoder or decoder: batch by batch, without gradients.
+"""Encode or decode many images, in batches and without gradients.
 
 N images of side S, D latent dimensions. Computed in float32 (on cuda: TF32, see device.py).
 """

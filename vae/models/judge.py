@@ -52,7 +52,7 @@ def make_stages(channels: Sequence[int]) -> nn.Sequential:
     """Return the convolutions (B, 3, S, S) -> (B, F, s, s), two in each stage."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise([3, *channels]):
-        # the first stage has a stride: at full size two convolutions would take most of the time
+        # the first stage has a stride: a stride here: convolutions at full size are slow
         layers += [nn.MaxPool2d(2)] if layers else []
         layers += _convolution(width_in, width_out, stride=1 if layers else 2)
         layers += _convolution(width_out, width_out)

@@ -43,7 +43,7 @@ def save_labelled_grid(
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows, parse_math=False)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    # centred over the labels and the grid; a figure's frame is in inches
+    # centre the title over grid and labels (get_tightbbox is in inches)
     (left, _), (right, top) = figure.get_tightbbox().get_points() * DPI / size
     figure.suptitle(title, x=(left + right) / 2, y=top + 8 / size[1], va="bottom", parse_math=False)
     return _save(figure, path)
@@ -65,7 +65,7 @@ def save_histograms(
     normal = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     for axes, dimension in zip(panels, dimensions, strict=False):
         values = codes[:, dimension].numpy()
-        # the density of all values: those beyond -4 to 4 count too
+        # normalise by all values, including those outside -4 to 4
         weights = np.full(len(values), 40 / 8 / len(values))
         axes.hist(values, bins=40, range=(-4, 4), weights=weights, color=FACES)
         axes.plot(z, normal, color=STANDARD, linewidth=1)

@@ -20,7 +20,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
 
 def above(upper: Tensor, lower: Tensor, columns: int) -> Tensor:
-    """Return two stacks of equal length as one, whose grid has each upper row over its lower row.
+    """Return one stack: in its grid, rows of upper and lower alternate.
 
     White images fill a row that has fewer than `columns` images.
     """
@@ -76,7 +76,7 @@ def picture_paths(
 ) -> dict[str, Path]:
     """Return where the picture of each subject goes: output, or folder/subject.png without it.
 
-    Several subjects are inserted before the suffix of output.
+    With several subjects, each name stands before the suffix of output.
 
     Raises UserError if one of them, or a picture in the folder files, cannot be written.
     """

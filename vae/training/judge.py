@@ -1,4 +1,4 @@
-"""How a judge is trained, and how well it then sees attributes and tells people apart.
+"""Train a judge; measure its AUC for attributes and for identity.
 
 B batch, N images, S image side in pixels, F features, K attributes. Images are (B, 3, S, S) in
 [0, 1].
@@ -19,7 +19,7 @@ from vae.errors import RunStopped, UserError
 from vae.evaluation.identity import verify
 from vae.evaluation.metrics import attribute_areas
 from vae.models.judge import Judge, identify, look
-from vae.training.schedule import epoch_order, seed_noise
+from vae.training.schedule import epoch_order, seed_generators
 
 
 def train_epochs(
@@ -37,14 +37,14 @@ def train_epochs(
     optimizer = torch.optim.AdamW(judge.parameters(), config.learning_rate)
     epochs, batch_size = config.epochs, config.batch_size
     steps = epochs * -(-len(rows) // batch_size)
-    # in a run of five steps the warm-up of torch's schedule would have no length
+    # torch's schedule fails with fewer steps: its warm-up would have none
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=max(steps, 10), pct_start=0.2
     )
     resident = place_pixels(faces, device)
     for epoch in range(1, epochs + 1):
         order, mirrored = epoch_order(rows, seed, epoch, flip=True)
-        seed_noise(seed, epoch)
+        seed_generators(seed, epoch)
         judge.train()
         total = torch.zeros((), device=device)
         label = f"epoch {epoch}/{epochs}"

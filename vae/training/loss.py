@@ -19,7 +19,7 @@ class Loss(NamedTuple):
     recon: Tensor
     kl: Tensor
     variance: Tensor
-    """mean squared error of a pixel's channel: the decoder variance that minimises recon"""
+    """of the decoder"""
 
 
 def vae_loss(
@@ -43,15 +43,18 @@ def vae_loss(
 def reconstruction_term(
     x_hat: Tensor, x: Tensor, likelihood: str, variance: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return -log p(x | z) of each image in nats, (B,), up to a constant; and the optimal variance.
+    """Return -log p(x | z) of each image in nats, (B,), up to a constant; and the variance used.
 
     variance is that of a calibrated decoder; None takes the batch's optimum.
     """
     sse, count = squared_error(x_hat, x), x[0].numel()
-    optimum = optimal_variance(sse.mean(), count)
     if likelihood == "classic":
         variance = CLASSIC_VARIANCE
-    return gaussian_nll(sse, optimum if variance is None else variance, count), optimum
+    if variance is None:
+        used = optimal_variance(sse.mean(), count)
+    else:
+        used = torch.full_like(sse[0], variance)
+    return gaussian_nll(sse, used, count), used
 
 
 def optimal_variance(sse: Tensor, count: int) -> Tensor:
@@ -59,7 +62,7 @@ def optimal_variance(sse: Tensor, count: int) -> Tensor:
 
     sse is the squared error of an image over its count = 3 * S * S values. Rybkin et al. (2021),
     equation 7: the maximum likelihood in closed form. The derivative by the variance is zero there,
-    so the gradient is exact without it.
+    so detaching it does not change the gradient.
     """
     # an error of exactly zero has no logarithm
     return (sse.detach() / count).clamp(min=torch.finfo(sse.dtype).tiny)

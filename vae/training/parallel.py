@@ -46,7 +46,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """Run the body on rank 0 first, and then, when it has packed the faces, on the others."""
+        """Run the body on rank 0; the other ranks wait and then run it."""
         if self.size == 1:
             yield
             return

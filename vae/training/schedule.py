@@ -1,7 +1,7 @@
 """Order, mirroring, noise and learning rate of an epoch or a step.
 
-All depend on the seed and on the step's number alone, so a resumed run continues as if it had
-never stopped.
+All depend on the seed and on the step's number alone, so a resumed run equals a run
+without interruption.
 """
 
 import math
@@ -20,9 +20,9 @@ def epoch_order(
     return order, mirrored
 
 
-def seed_noise(seed: int, epoch: int, rank: int = 0, step: int = 0) -> None:
+def seed_generators(seed: int, step: int, rank: int = 0) -> None:
     """Seed torch's generators on all devices from the arguments alone."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, rank, step)).generate_state(1)[0]))
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
 
 
 def learning_rate_at(step: int, steps: int, peak: float, schedule: str) -> float:

@@ -1,4 +1,4 @@
-"""What a run keeps of its training codes once training has ended.
+"""Statistics of the training codes, computed after training.
 
 D latent dimensions, K attributes.
 """
@@ -39,9 +39,9 @@ def training_statistics(
 def round_trips(model: nn.Module, statistics: Statistics) -> Tensor:
     """Return how attributes change when an edited code is decoded and encoded again, (K, K).
 
-    Entry j, k: samples are moved along attribute j's balanced direction, decoded and encoded again;
-    the linear probe of attribute k has then changed by this many standard deviations per unit of
-    strength. Zero for attributes that are not common.
+    Entry (j, k): the change of attribute k's linear probe, in standard deviations per unit, after
+    samples move along attribute j's balanced direction and are decoded and encoded again. Zero for
+    attributes that are not common.
     """
     directions, probe = attribute_directions(statistics, "balanced"), linear_probe(statistics)
     prior = make_prior("gaussian", statistics, directions.shape[1])

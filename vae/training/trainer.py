@@ -15,10 +15,10 @@ from tqdm import tqdm
 from vae.data.batches import batches, place_pixels
 from vae.data.faces import PackedFaces
 from vae.device import autocast, memory_format
-from vae.errors import RunStopped, StopSignal, UserError
+from vae.errors import Interrupted, RunStopped, StopSignal, UserError
 from vae.training.loss import CLASSIC_VARIANCE, vae_loss
 from vae.training.parallel import ALONE, Ranks
-from vae.training.schedule import epoch_order, learning_rate_at, seed_noise
+from vae.training.schedule import epoch_order, learning_rate_at, seed_generators
 from vae.training.validation import validate
 
 READ_EVERY_STEPS = 20
@@ -30,8 +30,8 @@ TERMS = ("total", "recon", "kl", "variance", "gradient_norm")
 class Trainer:
     """A model in training, and how far it has come.
 
-    config has the training fields of TrainConfig. All randomness of an epoch depends on the seed
-    and the epoch's number, so a resumed run ends with the weights of one that never stopped.
+    config has the training fields of TrainConfig. The order of an epoch and the noise of a step
+    depend on the seed and their numbers alone: a resumed run equals a run without interruption.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Trainer:
 
     @property
     def averaged_model(self) -> nn.Module:
-        """The model that is shown, measured and kept: the moving average if there is one."""
+        """The model for pictures, validation and use: the moving average if there is one."""
         return self.average or self.model
 
     @property
@@ -111,14 +111,13 @@ class Trainer:
     def run_epoch(self, stop: StopSignal) -> None:
         """Train for an epoch, or the rest of it; validate; add a line to the history.
 
-        Raises Interrupted between two steps if stop says so, RunStopped if the loss is not finite.
+        Raises Interrupted between two steps if a signal came, RunStopped if the loss is not finite.
         """
         start = time.perf_counter()
         trained = self._train(stop)
         speed = trained / (time.perf_counter() - start)
         means = dict(zip(TERMS, self._means(), strict=True))
-        if self.config.likelihood == "calibrated":
-            self.variance = means["variance"]
+        self.variance = means["variance"]
         metrics = {"epoch": self.epoch + 1}
         metrics |= {f"train_{name}": value for name, value in means.items()}
         if self.ranks.is_main:
@@ -134,8 +133,6 @@ class Trainer:
         epoch, count, done = self.epoch + 1, self.images_per_epoch, self.images
         rows, config = self.faces.rows("train"), self.config
         order, mirrored = epoch_order(rows, config.seed, epoch, config.flip)
-        if not self.steps:
-            seed_noise(config.seed, epoch, self.ranks.rank)
         self.model.train()
         hidden = None if self.ranks.is_main else True
         bar = tqdm(
@@ -148,17 +145,17 @@ class Trainer:
         )
         with bar:
             for x in self.training_batches(order[done:count], mirrored[done:count]):
+                seed_generators(config.seed, self.steps_done, self.ranks.rank)
                 self.step(x)
                 bar.update(len(x) * self.ranks.size)
                 if self.steps % READ_EVERY_STEPS == 0:
                     self._read()
                     bar.set_postfix(total=f"{self._means()[0]:.5g}")
                     self._share_signal(stop)
-                if self.ranks.size == 1 or not self.unread:
+                if self.ranks.size == 1:
                     stop.check()
         self._read()
         self._share_signal(stop)
-        stop.check()
         return count - done
 
     def training_batches(self, order: np.ndarray, mirrored: np.ndarray) -> Iterator[Tensor]:
@@ -202,8 +199,9 @@ class Trainer:
         return (self.sums / max(self.images - unread, 1)).tolist()
 
     def _share_signal(self, stop: StopSignal) -> None:
-        """Tell all ranks of a signal that one of them received."""
-        stop.received = self.ranks.largest(stop.received or 0, self.device) or None
+        """Raise Interrupted on all ranks if one of them received a signal."""
+        if received := self.ranks.largest(stop.received or 0, self.device):
+            raise Interrupted(received)
 
     def state(self) -> dict[str, Any]:
         """Return all that load_state needs, beside the averaged weights, to go on from here."""
@@ -211,8 +209,6 @@ class Trainer:
         return {
             "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": rng_state(self.device),
-            "ranks": self.ranks.size,
             "steps": self.steps,
             "images": self.images,
             "sums": self.sums.tolist(),
@@ -230,34 +226,14 @@ class Trainer:
         self.epoch, self.variance, self.history = epoch, variance, list(state["history"])
         self.steps, self.images = state["steps"], state["images"]
         self.sums = np.array(state["sums"])
-        if self.ranks.size == state["ranks"] == 1:
-            set_rng_state(state["rng"], self.device)
-        else:
-            # the generators of rank 0 alone are stored: the rest of the epoch gets new noise
-            seed_noise(self.config.seed, epoch + 1, self.ranks.rank, state["steps"])
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights and buffers towards the model's: decay is the part they keep."""
+    """Move the averaged weights and buffers towards the model's; decay weighs the old average."""
     pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
     for averaged, current in pairs:
         if averaged.is_floating_point():
             averaged.lerp_(current, 1 - decay)
         else:
             averaged.copy_(current)
-
-
-def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of the generators that training on device draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        state[device.type] = torch.get_device_module(device).get_rng_state()
-    return state
-
-
-def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Take up the states that rng_state returned, as far as device has these generators."""
-    torch.set_rng_state(state["cpu"])
-    if device.type != "cpu" and device.type in state:
-        torch.get_device_module(device).set_rng_state(state[device.type])

@@ -55,6 +55,6 @@ def validate(
         "recon": recon,
         "kl": kl,
         "sse": sse,
-        "psnr": psnr(sse, model.arch["image_size"]),
+        "psnr": psnr(sse, x.shape[-1]),
         "active_units": int(active_units(torch.cat(means)).sum()),
     }

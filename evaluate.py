@@ -160,8 +160,9 @@ def measure_attributes(run: Run, config: EvaluateConfig, rows: np.ndarray, mu: T
     names = list(run.faces.attribute_names)
     if run.statistics.get("attribute_names") != names:
         return {"not_measured": "the run was trained with other attributes, or none"}
-    has = torch.from_numpy(run.faces.attributes[rows])
-    return attribute_areas(mu.double() @ linear_probe(run.statistics).T, has, names)
+    known = np.isin(rows, run.faces.with_attributes(rows))
+    has = torch.from_numpy(run.faces.attributes[rows[known]])
+    return attribute_areas(mu[known].double() @ linear_probe(run.statistics).T, has, names)
 
 
 def describe_judges(run: Run, judges: Mapping[str, OpenedJudge]) -> Section:
@@ -181,6 +182,7 @@ def choose_rows(
     """Return rows of the split with an attribute and without it, at most --count of each."""
     if run.faces.attributes is None:
         raise UserError("edits are measured on faces with known attributes; the data has none")
+    rows = run.faces.with_attributes(rows)
     has = run.faces.attributes[rows, find_attribute(name, run.faces.attribute_names)]
     having, lacking = rows[has][: config.count], rows[~has][: config.count]
     if min(len(having), len(lacking)) < 2:

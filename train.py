@@ -28,7 +28,15 @@ from vae.models.build import build
 from vae.models.coding import decode_codes, encode_batches
 from vae.pictures.figures import save_curves
 from vae.pictures.images import above, save_grid
-from vae.run import BEST, LAST, choose_run_dir, find_checkpoint, require_same_faces, run_name
+from vae.run import (
+    BEST,
+    FACES,
+    LAST,
+    choose_run_dir,
+    find_checkpoint,
+    require_same_faces,
+    run_name,
+)
 from vae.training.parallel import join_ranks
 from vae.training.statistics import training_statistics
 from vae.training.trainer import Trainer
@@ -45,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ranks = join_ranks(device)
     require_writable(run_dir / LAST)
     ranks.print(describe_config(config))
-    if resumed and is_finished(config, run_dir, resumed):
+    with ranks.main_first():
+        finished = resumed and is_finished(config, run_dir, resumed)
+    if finished:
         ranks.print(f"{run_dir} has finished all {resumed.epoch} epochs: nothing is missing")
         return
 
@@ -54,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.download:
             download(Path(config.data))
         faces = load_config_faces(config)
-    counts = ", ".join(f"{len(faces.rows(split)):,} {split}" for split in ("train", "val"))
-    ranks.print(f"faces: {counts}; crop: {faces.crop}; packed in {faces.path}")
+    ranks.print("\n".join(faces.description))
 
     # Build the model, or take up where the run stopped
     torch.manual_seed(config.seed)
@@ -66,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model, faces, config, device, precision=precision, compile=compile, ranks=ranks
     )
     if resumed:
-        require_same_faces(resumed, faces)
+        require_same_faces(resumed, faces, run_dir)
         trainer.load_state(resumed.training, resumed.weights, resumed.epoch, resumed.variance)
     where = "on the device" if trainer.resident is not None else "read from the file"
     ranks.print(f"computing on {ranks.size} x {device.type} in {precision}; pixels {where}")
@@ -74,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ranks.is_main:
         stored = stored_config(config) | {"device": str(device), "precision": precision}
         write_text(run_dir / "config.json", json.dumps(stored, indent=2) + "\n")
+        write_text(run_dir / FACES, "".join(f"{name}\n" for name in faces.names))
 
     # Train
     with StopSignal() as stop:
@@ -95,11 +105,8 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
     config = read_flags(TrainConfig, argv, __doc__)
     if config.resume is None:
         config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
-        return (
-            config,
-            choose_run_dir(config.run_dir, run_name(config.data, config.image_size)),
-            None,
-        )
+        name = run_name(config.data, config.image_size)
+        return config, choose_run_dir(config.run_dir, name), None
     path = find_checkpoint(config.resume or None, LAST)
     resumed = load_checkpoint(path)
     if resumed.training is None:
@@ -153,7 +160,18 @@ def is_finished(config: TrainConfig, run_dir: Path, resumed: Checkpoint) -> bool
     if resumed.epoch < config.epochs or not resumed.statistics or not is_same:
         return False
     best = run_dir / BEST
-    return best.exists() and load_checkpoint(best).statistics is not None
+    if not best.exists() or load_checkpoint(best).statistics is None:
+        return False
+    return not has_new_table(config, resumed)
+
+
+def has_new_table(config: TrainConfig, resumed: Checkpoint) -> bool:
+    """Return whether the data has a table of attributes that the statistics are not of."""
+    try:
+        faces = load_config_faces(config)
+    except UserError:  # a finished run needs no data
+        return False
+    return faces.attributes is not None and faces.table_digest() != resumed.statistics["table"]
 
 
 def run_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path, stop: StopSignal) -> None:
@@ -246,7 +264,7 @@ def add_statistics(trainer: Trainer, run_dir: Path) -> None:
     best = load_checkpoint(best_path) if best_path.exists() else last
     if best.epoch == last.epoch:
         best.statistics = last.statistics
-    elif best.statistics is None:
+    elif best.statistics is None or best.statistics["table"] != last.statistics["table"]:
         model = build_model(best_path, best, trainer.device)
         best.statistics = training_statistics(model, trainer.faces, trainer.resident)
     save_checkpoint(replace(best, config=last.config, training=None), best_path)

@@ -22,7 +22,6 @@ from vae.flags import read_flags
 from vae.models.judge import Judge
 from vae.run import choose_run_dir, run_name
 from vae.training.judge import (
-    held_out_rows,
     known_attributes,
     measure_attributes,
     measure_identity,
@@ -56,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config.max_images,
         config.skip_bad_images,
     )
+    print(*faces.description, sep="\n")
     known_attributes(faces)
-    train, held_out = len(faces.rows("train")), len(held_out_rows(faces))
-    print(f"faces: {train:,} train, {held_out:,} held out (val and test); crop: {faces.crop}")
 
     # Train one after the other; each is saved when it is ready
     report = {}

@@ -42,11 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         unfinished = Path(folder, args.target.name)
         pictures = unfinished / "img_align_celeba"
         pictures.mkdir(parents=True)
-        with faces.reader() as read:
-            for name in tqdm(faces.names[:count], unit="picture", disable=None):
-                with Image.open(io.BytesIO(read(name))) as picture:
-                    size = (picture.width // 2, picture.height // 2)  # 89 x 109 from 178 x 218
-                    picture.resize(size, Image.Resampling.LANCZOS).save(pictures / name)
+        for name in tqdm(faces.names[:count], unit="picture", disable=None):
+            with Image.open(io.BytesIO(faces.read(name))) as picture:
+                size = (picture.width // 2, picture.height // 2)  # 89 x 109 from 178 x 218
+                picture.resize(size, Image.Resampling.LANCZOS).save(pictures / name)
         write_tables(faces, count, unfinished)
         os.replace(unfinished, args.target)
     print(args.target)

@@ -32,7 +32,7 @@ from vae.checkpoint import Checkpoint, save_checkpoint
 from vae.data.celeba import find_faces
 from vae.data.decoding import crop_box
 from vae.data.faces import PackedFaces, load_faces
-from vae.data.workers import usable_cores
+from vae.data.packing import usable_cores
 from vae.device import pick_compile, pick_device, pick_precision, prepare_backend
 from vae.errors import StopSignal, UserError, script
 from vae.models.vae import VAE
@@ -99,7 +99,7 @@ def random_faces(count: int, image_size: int) -> PackedFaces:
     shape = (len(splits), image_size, image_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     names = tuple(map(str, range(len(splits))))
-    return PackedFaces(pixels, names, splits, None, "largest", Path("random.npy"))
+    return PackedFaces(pixels, names, splits, None, "frame", Path("random.npy"))
 
 
 def new_model(args: argparse.Namespace) -> VAE:
@@ -130,8 +130,8 @@ def training_pictures(args: argparse.Namespace, faces: PackedFaces) -> Pictures:
     sources: Sequence[str] | np.ndarray = faces.pixels[: len(rows)]
     if not args.random_images:
         folder = find_faces(Path(args.data)).source
-        if folder.is_file():
-            raise UserError(f"{folder} is a zip: the reference loop needs a folder of pictures")
+        if not folder.is_dir():
+            raise UserError(f"{args.data} is a zip: the reference loop needs a folder of pictures")
         sources = [str(folder / faces.names[row]) for row in rows]
         with Image.open(sources[0]) as picture:
             left, _, right, _ = crop_box(*picture.size, faces.crop)

@@ -36,7 +36,7 @@ def test_a_report_contains_its_protocol(report):
         "data": "data/celeba",
         "split": "val",
         "n": VAL,
-        "crop": "celeba",
+        "crop": "frame",
         "resize": "bicubic",
         "image_size": 32,
         "seed": 0,

@@ -25,6 +25,7 @@ ORDER = [
 SCRIPTS = {"train", "train_judge", "generate", "manipulate", "evaluate"}
 OPTIONAL = {"download.py": {"gdown"}, "frechet.py": {"torchmetrics", "torch_fidelity"}}
 OPTIONAL |= {"faces_found.py": {"cv2"}}
+OPTIONAL |= {"parquet.py": {"pyarrow"}, "decoding.py": {"pillow_heif"}}
 
 
 def imported(path: Path) -> set[str]:

@@ -26,8 +26,8 @@ def mean_difference(statistics, name):
     """Return the mean code with an attribute minus the mean code without it."""
     column = statistics["attribute_names"].index(name)
     count, total = statistics["cooccurrence"][column, column], statistics["class_sums"][column]
-    everyone = statistics["n"] * statistics["mean"]
-    return total / count - (everyone - total) / (statistics["n"] - count)
+    everyone = statistics["attribute_n"] * statistics["attribute_mean"]
+    return total / count - (everyone - total) / (statistics["attribute_n"] - count)
 
 
 def read_faces(folder, *names):

@@ -58,6 +58,7 @@ def test_a_run_leaves_what_the_readme_promises(home):
         "config.json",
         "metrics.csv",
         "curves.png",
+        "faces.txt",
         "last.pt",
         "best.pt",
         "reconstructions-epoch-001.png",
@@ -210,7 +211,7 @@ def test_a_stopped_process_saves_its_work_and_can_be_resumed(celeba, number, cod
         (["--epochs", "3", "--ema-decay", "0"], "the run has --ema-decay 0.999; asked for 0.0"),
         (["--seed", "1"], "the run has --seed 0; asked for 1: start a new run"),
         (["--epochs", "1"], "--epochs is 1, but the run has begun epoch 2"),
-        (["--epochs", "3", "--data", "other"], "crop celeba; --data has faces"),
+        (["--epochs", "3", "--data", "other"], "names: 20 added, 60 gone"),
         (["--epochs", "3", "--beta", "4"], "the run has --beta 1.0; asked for 4.0"),
     ],
 )
@@ -231,6 +232,69 @@ def test_best_is_for_use_and_not_for_resuming(home, capsys):
         "best.pt has no training state: pass the run's folder or its last.pt"
         in capsys.readouterr().err
     )
+
+
+def test_a_table_that_comes_later_gives_new_statistics_and_trains_nothing(celeba, capsys):
+    table = celeba / "list_attr_celeba.txt"
+    text = table.read_text()
+    table.unlink()
+    assert train.main([*SMALL, "--epochs", "2"]) == 0
+    before = {
+        name: load_checkpoint(Path("runs/celeba-32", name)) for name in ("last.pt", "best.pt")
+    }
+    # the last three training faces have no row
+    lines = text.splitlines()
+    table.write_text("\n".join(lines[:39] + lines[42:]) + "\n")
+    assert train.main(["--resume"]) == 0
+    for name, checkpoint in before.items():
+        after = load_checkpoint(Path("runs/celeba-32", name))
+        assert "attribute_n" not in checkpoint.statistics
+        assert (after.statistics["n"], after.statistics["attribute_n"]) == (40, 37)
+        smiling = after.statistics["attribute_names"].index("Smiling")
+        assert after.statistics["cooccurrence"][smiling, smiling] == 18
+        torch.testing.assert_close(after.weights, checkpoint.weights)
+    capsys.readouterr()
+    assert train.main(["--resume"]) == 0
+    assert "nothing is missing" in capsys.readouterr().out
+    table.write_text("\n".join([*lines[:40], lines[40].replace(" 1", "-1"), *lines[41:]]))
+    assert train.main(["--resume", "--epochs", "3"]) == 0
+
+
+def test_a_table_of_held_out_faces_alone_gives_a_model_without_attributes(celeba):
+    table = celeba / "list_attr_celeba.txt"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:2] + lines[-10:]))
+    assert train.main([*SMALL, "--epochs", "1"]) == 0
+    assert "attribute_names" not in load_checkpoint(Path("runs/celeba-32/best.pt")).statistics
+
+
+def test_pictures_added_or_gone_are_counted_and_other_pixels_are_refused(celeba, capsys):
+    assert train.main([*SMALL, "--epochs", "1"]) == 0
+    folder = celeba / "img_align_celeba"
+    names = Path("runs/celeba-32/faces.txt").read_text().splitlines()
+    assert names == sorted(path.name for path in folder.iterdir())
+    content = (folder / "000001.jpg").read_bytes()
+    (folder / "000001.jpg").unlink()
+    Image.new("RGB", (44, 54)).save(folder / "000001.jpg")
+    before = snapshot("runs")
+    assert train.main(["--resume", "--epochs", "2"]) == 2
+    assert "(other pixels): train.py with another --run-dir starts" in capsys.readouterr().err
+    (folder / "000001.jpg").write_bytes(content)
+    (folder / "000060.jpg").rename(folder / "000061.jpg")
+    (folder / "000059.jpg").unlink()
+    with (celeba / "list_eval_partition.txt").open("a") as table:
+        table.write("000061.jpg 2\n")
+    assert train.main(["--resume", "--epochs", "2"]) == 2
+    assert "(other names: 1 added, 2 gone): train.py" in capsys.readouterr().err
+    assert snapshot("runs") == before
+
+
+def test_the_current_folder_gives_its_name_to_the_run(celeba, monkeypatch):
+    monkeypatch.chdir(celeba)
+    assert train.main([*SMALL, "--epochs", "1", "--data", "."]) == 0
+    assert Path("runs/celeba-32/last.pt").exists()
+    # the pictures of the run are no data
+    assert train.main(["--resume", "--epochs", "2"]) == 0
 
 
 # Attributes of one's own
@@ -294,7 +358,11 @@ def test_a_plain_folder_trains_and_generates_and_an_edit_says_what_it_lacks(
         (train, ["--beta", "-1"], "--beta must be at least 0; got -1.0"),
         (train, ["--device", "gpu"], "--device must be auto, cpu, cuda, cuda:N or mps; got gpu"),
         (train, ["--device", "cuda:7"], "--device cuda:7 is not on this machine"),
-        (train, ["--data", "nowhere"], "looked for img_align_celeba/, img_align_celeba.zip"),
+        (
+            train,
+            ["--data", "nowhere"],
+            "no images under nowhere: there is no such folder; get CelebA",
+        ),
         (train, ["--run-dir", "runs/celeba-32"], "holds a run: continue it with --resume"),
         (train, ["--resume", "nowhere"], "there is no checkpoint nowhere"),
         (generate, ["--show", "everything"], "invalid choice: 'everything'"),
@@ -329,12 +397,14 @@ def test_a_mistake_is_one_line_and_nothing_is_written(home, capsys, script, flag
 
 def cut_a_picture(root):
     picture = root / "img_align_celeba" / "000007.jpg"
-    picture.write_bytes(picture.read_bytes()[:300])
+    content = picture.read_bytes()
+    picture.unlink()  # what is overwritten in place is not seen
+    picture.write_bytes(content[:300])
 
 
-def drop_a_row(root):
+def cut_the_table(root):
     table = root / "list_attr_celeba.txt"
-    table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    table.write_text(table.read_text()[:-20])
 
 
 def cut_the_checkpoint(root):
@@ -350,7 +420,7 @@ def replace_the_checkpoint(root):
     ("damage", "message"),
     [
         (cut_a_picture, "000007.jpg is not a readable image: truncated. 1 such files of 60"),
-        (drop_a_row, "list_attr_celeba.txt has 59 rows, says 60 on line 1"),
+        (cut_the_table, "cells in the row of 000060.jpg, expected 41: fetch the file again"),
         (
             cut_the_checkpoint,
             "is damaged (unexpected end): the run cannot continue from it; runs/celeba-32/best.pt",

@@ -31,7 +31,7 @@ def make_faces(train=37, val=7, side=32):
     pixels = np.random.default_rng(0).integers(0, 256, (train + val, side, side, 3), np.uint8)
     splits = np.repeat([0, 1], [train, val]).astype(np.uint8)
     names = tuple(f"{index}.jpg" for index in range(train + val))
-    return PackedFaces(pixels, names, splits, None, "largest", None)
+    return PackedFaces(pixels, names, splits, None, "frame", None)
 
 
 def make_config(**settings):

@@ -32,7 +32,7 @@ class Checkpoint:
     """the weights that are used: the moving average, where one is kept"""
     crop: Crop
     digest: str
-    """of the faces that it is trained on"""
+    """of the names, splits and pixels of the faces that it is trained on"""
     epoch: int
     variance: float
     """of the decoder"""

@@ -66,6 +66,8 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         before = signal.signal(signal.SIGTERM, _interrupt)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
         try:
             main(argv)
         except UserError as error:

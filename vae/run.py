@@ -32,6 +32,8 @@ from vae.training.statistics import training_statistics
 
 RUNS = Path("runs")
 LAST, BEST = "last.pt", "best.pt"
+FACES = "faces.txt"
+"""the names of a run's faces, a line each"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ class Run:
         if self.checkpoint.statistics is not None:
             return self.checkpoint.statistics
         try:
-            require_same_faces(self.checkpoint, self.faces)
+            require_same_faces(self.checkpoint, self.faces, self.folder)
         except UserError as error:
             lacks = f"{self.path} has no latent statistics, and they come from its training faces"
             raise UserError(f"{lacks}: {error}") from error
@@ -93,7 +95,7 @@ class Run:
 
     def read_pictures(self, paths: Sequence[str]) -> Tensor:
         """Return picture files as images (N, 3, S, S) of the model's size."""
-        return read_pictures(paths, self.arch["image_size"])
+        return read_pictures(paths, self.arch["image_size"], self.checkpoint.crop)
 
     def encode(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Return mu and logvar of images (N, 3, S, S), or of batches of them, both (N, D)."""
@@ -162,9 +164,11 @@ class Run:
         column, statistics = self.column(name), self.statistics
         class_counts(statistics, column)
         if method == "logistic":
-            mu, rows = self._training_codes, self.faces.rows("train")
-            has = torch.from_numpy(self.faces.attributes[rows, column])
-            return one_unit(statistics, column, logistic_normal(mu, has))
+            require_same_table(statistics, self.faces)
+            rows = self.faces.rows("train")
+            known = np.isin(rows, self.faces.with_attributes(rows))
+            has = torch.from_numpy(self.faces.attributes[rows[known], column])
+            return one_unit(statistics, column, logistic_normal(self._training_codes[known], has))
         return self._directions(method)[column]
 
     @cache  # noqa: B019  a run lives as long as its script
@@ -173,7 +177,7 @@ class Run:
 
     @cached_property
     def _training_codes(self) -> Tensor:
-        require_same_faces(self.checkpoint, self.faces)
+        require_same_faces(self.checkpoint, self.faces, self.folder)
         return self.encode(self.images(self.faces.rows("train"), "encoding"))[0]
 
 
@@ -233,13 +237,36 @@ def run_name(data: str, image_size: int) -> str:
     return f"{Path(os.path.abspath(data)).stem}-{image_size}"  # noqa: PTH100  of a link, its name
 
 
-def require_same_faces(checkpoint: Checkpoint, faces: PackedFaces) -> None:
-    """Raise UserError if these are not the faces, or not the crop, of the checkpoint."""
+def require_same_faces(
+    checkpoint: Checkpoint, faces: PackedFaces, folder: Path | None = None
+) -> None:
+    """Raise UserError if these are not the faces, or not the crop, of the checkpoint.
+
+    The names are in the FACES of the run's folder, where that is still there.
+    """
     old: tuple[str, Crop] = (checkpoint.digest, checkpoint.crop)
     new = (faces.digest(), faces.crop)
-    if old != new:
-        trained, given = (f"faces {digest}, crop {crop}" for digest, crop in (old, new))
-        raise UserError(f"the run has {trained}; --data has {given}")
+    if old == new:
+        return
+    trained, given = (f"faces {digest}, crop {crop}" for digest, crop in (old, new))
+    what = [("names", 0), ("splits", 8), ("pixels", 16)]
+    other = [name for name, at in what if old[0][at : at + 8] != new[0][at : at + 8]]
+    listed = folder and folder / FACES
+    if "names" in other and listed and listed.is_file():
+        before = set(os.fsdecode(listed.read_bytes()).split("\n")) - {""}
+        added, gone = set(faces.names) - before, before - set(faces.names)
+        other = [f"names: {len(added):,} added, {len(gone):,} gone"]  # splits and pixels follow
+    differs = f"other {', '.join(other) or 'crop'}"
+    raise UserError(
+        f"the run has {trained}; --data has {given} ({differs}): "
+        "train.py with another --run-dir starts anew"
+    )
+
+
+def require_same_table(statistics: Statistics, faces: PackedFaces) -> None:
+    """Raise UserError if the statistics are of another table of attributes than the faces'."""
+    if statistics["table"] != faces.table_digest():
+        raise UserError("the attributes have changed since training: train.py --resume takes them")
 
 
 def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:

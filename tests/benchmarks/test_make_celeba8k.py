@@ -18,8 +18,7 @@ def test_the_small_set_is_the_first_pictures_at_half_size_with_their_tables(tmp_
     assert small.attribute_names == find_faces(source).attribute_names
     np.testing.assert_array_equal(small.attributes, SIGNS[:16] == 1)
     assert small.people.tolist() == [int(name[3:6]) for name in NAMES[:16]]
-    with small.reader() as read:
-        assert Image.open(io.BytesIO(read(NAMES[15]))).size == (9, 11)
+    assert Image.open(io.BytesIO(small.read(NAMES[15]))).size == (9, 11)
     assert capsys.readouterr().out.strip() == str(target)
     assert [path.name for path in target.parent.iterdir()] == ["small"]
 

@@ -1,56 +1,158 @@
-import itertools
 import json
-import shutil
-from contextlib import contextmanager
+import os
+import subprocess
+import sys
+import threading
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torchvision
+from layouts import write_pictures
 
 from vae.data import packing
-from vae.data.celeba import Faces, find_faces
-from vae.data.packing import pack
+from vae.data.celeba import find_faces
+from vae.data.decoding import read_square
+from vae.data.packing import checksums_of, pack
+from vae.errors import RunStopped, UserError
 
 
-def test_two_processes_pack_the_same_as_one(celeba, monkeypatch):
-    folder = Path("many/img_align_celeba")
-    folder.mkdir(parents=True)
-    for copy, picture in itertools.product(range(20), sorted(celeba.glob("*/*.jpg"))):
-        shutil.copy(picture, folder / f"{copy:02}-{picture.name}")
-    (folder / "03-000005.jpg").write_bytes(b"hello")
-    (folder / "17-000060.jpg").unlink()
-    (folder / "17-000060.jpg").symlink_to("nowhere.jpg")
-    packed = {}
-    for cores in (1, 2):
+def test_every_row_is_the_square_of_its_picture_whatever_the_number_of_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "BLOCK", 16)
+    names = [f"{i:03}.png" for i in range(50)]
+    write_pictures(tmp_path / "many", names)
+    (tmp_path / "many/007.png").write_bytes(b"hello")
+    faces = find_faces(tmp_path / "many")
+    for cores in (1, 5):
         monkeypatch.setattr(packing, "usable_cores", lambda cores=cores: cores)
-        path, bad = pack(find_faces(folder), 16, "celeba", Path(f"cache{cores}"))
-        assert list(bad) == ["03-000005.jpg", "17-000060.jpg"]
-        packed[cores] = np.load(path)
-        assert json.loads(path.with_suffix(".json").read_text())["bad"] == bad
-    assert packed[1].any(axis=(1, 2, 3)).sum() == 20 * 60 - 2
-    np.testing.assert_array_equal(packed[1], packed[2])
+        path, contents = pack(faces, 16, "frame", tmp_path / f"cache{cores}")
+        assert contents["bad"] == {"007.png": "Pillow cannot read this kind of file"}
+        pixels = np.load(path)
+        assert not pixels[7].any()
+        for row in (0, 17, 49):
+            expected, framed = read_square(faces.read(names[row]), 16, "frame")
+            np.testing.assert_array_equal(pixels[row], expected)
+            assert framed
+        assert contents["framed"] == 49
+        blocks = (pixels[start : start + 16].tobytes() for start in range(0, 50, 16))
+        assert contents["checksums"] == list(map(zlib.crc32, blocks)) == checksums_of(pixels)
+        assert json.loads(path.with_suffix(".json").read_text()) == contents
 
 
-def test_without_torchvisions_decoder_pillow_packs_the_same(celeba, monkeypatch):
-    faces = find_faces(celeba)
-    monkeypatch.setattr(packing, "_FACES_WORTH_A_PROCESS", 30)
-    monkeypatch.setattr(packing, "usable_cores", lambda: 2)
-    fast = np.load(pack(faces, 16, "celeba", Path("fast"))[0])
-    monkeypatch.delattr(torchvision.io, "decode_jpeg")
-    np.testing.assert_array_equal(np.load(pack(faces, 16, "celeba", Path("slow"))[0]), fast)
+def counting(monkeypatch):
+    """Return the list that grows with each picture that is decoded."""
+    decoded = []
+
+    def read(*arguments):
+        decoded.append(arguments)
+        return read_square(*arguments)
+
+    monkeypatch.setattr(packing, "read_square", read)
+    return decoded
 
 
-def test_interrupted_packing_leaves_no_file(celeba):
-    class BrokenFaces(Faces):
-        @contextmanager
-        def reader(self):
-            def read(name):
-                raise KeyboardInterrupt
+def test_the_array_is_used_again_and_only_changed_folders_are_looked_into(tmp_path, monkeypatch):
+    root, cache = tmp_path / "faces", tmp_path / "cache"
+    write_pictures(root / "a", ("1.jpg", "2.jpg"))
+    write_pictures(root / "b", ("3.jpg",))
+    decoded, stated, real_stat = counting(monkeypatch), [], os.stat
+    pack(find_faces(root), 16, "frame", cache)
+    assert len(decoded) == 3
+    monkeypatch.setattr(
+        os, "stat", lambda path, **options: stated.append(str(path)) or real_stat(path, **options)
+    )
 
-            yield read
+    def packs_again():
+        decoded.clear()
+        stated.clear()
+        pack(find_faces(root), 16, "frame", cache)
+        return len(decoded)
 
-    faces = BrokenFaces(**vars(find_faces(celeba)))
+    assert packs_again() == 0
+    assert not [path for path in stated if path.endswith(".jpg")]
+    (root / "a/note.txt").write_text("hello")  # another folder time, and the same pictures
+    assert packs_again() == 0
+    assert [path for path in stated if path.endswith("3.jpg")]
+    assert packs_again() == 0
+    assert not [path for path in stated if path.endswith(".jpg")]
+    (root / "a/2.jpg").unlink()
+    write_pictures(root / "a", ("other.jpg", "2.jpg"))
+    assert packs_again() == 4
+    (root / "b/3.jpg").unlink()
+    assert packs_again() == 3
+    assert len(list(cache.glob("*.npy"))) == 1
+
+
+def test_a_bad_picture_that_is_mended_in_place_is_seen(tmp_path):
+    write_pictures(tmp_path / "faces", ("1.jpg", "2.jpg"))
+    whole = (tmp_path / "faces/2.jpg").read_bytes()
+    (tmp_path / "faces/2.jpg").write_bytes(whole[:300])
+    _, contents = pack(find_faces(tmp_path / "faces"), 16, "frame", tmp_path)
+    assert contents["bad"] == {"2.jpg": "truncated"}
+    (tmp_path / "faces/2.jpg").write_bytes(whole)
+    assert pack(find_faces(tmp_path / "faces"), 16, "frame", tmp_path)[1]["bad"] == {}
+
+
+@pytest.mark.parametrize("size", [10**9, 1])
+def test_an_array_that_changed_on_disk_is_packed_again(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(packing, "_ALL_CHECKED", size)
+    write_pictures(tmp_path / "faces", [f"{i}.jpg" for i in range(5)])
+    path, _ = pack(find_faces(tmp_path / "faces"), 16, "frame", tmp_path)
+    expected = path.read_bytes()
+    path.write_bytes(expected[:-500] + bytes(500))
+    pack(find_faces(tmp_path / "faces"), 16, "frame", tmp_path)
+    assert path.read_bytes() == expected
+
+
+def test_interrupted_packing_leaves_no_file(celeba, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packing, "read_square", stop)
     with pytest.raises(KeyboardInterrupt):
-        pack(faces, 32, "celeba", Path("cache"))
+        pack(find_faces(celeba), 32, "frame", Path("cache"))
+    assert not list(Path("cache").iterdir())
+    assert not [one for one in threading.enumerate() if "ThreadPool" in one.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no way to ask for the space")
+def test_a_disk_that_is_full_while_packing_is_one_line(celeba, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(RunStopped, match=r"could not write cache/.*: no space left"):
+        pack(find_faces(celeba), 32, "frame", Path("cache"))
+    assert not list(Path("cache").iterdir())
+
+
+CODE = """
+import os, sys, time
+from pathlib import Path
+from vae.data import packing
+from vae.data.celeba import find_faces
+def slow(*arguments):
+    print("decoding", flush=True)
+    time.sleep(60)
+packing.read_square = slow
+packing.pack(find_faces(Path("data/celeba")), 32, "frame", Path("cache"))
+"""
+
+
+def test_no_process_outlives_its_parent(celeba):
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", CODE]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=here, start_new_session=True)
+    assert process.stdout.readline().startswith(b"decoding")
+    process.kill()
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_too_little_disk_space_is_an_error_before_anything_is_written(celeba, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=30_000_000))
+    with pytest.raises(UserError, match=r"need 0\.05 GB and cache has 0\.03 GB free"):
+        pack(find_faces(celeba), 512, "frame", Path("cache"))
     assert not list(Path("cache").iterdir())

@@ -34,6 +34,20 @@ def test_the_statistics_equal_those_of_numpy():
     assert counts[MALE][SMILING] not in (counts[MALE][MALE], counts[SMILING][SMILING])
 
 
+def test_faces_without_a_row_count_for_the_codes_and_not_for_the_attributes():
+    mu, logvar, attributes = make_codes()
+    known = np.arange(200) % 3 > 0
+    statistics = latent_statistics(mu, logvar, attributes, NAMES, known)
+    everyone = latent_statistics(mu, logvar, attributes, NAMES)
+    part = latent_statistics(mu[known], logvar[known], attributes[known], NAMES)
+    for name in ("n", "mean", "covariance", "mean_variance"):
+        torch.testing.assert_close(statistics[name], everyone[name])
+    for name in ("attribute_n", "attribute_mean", "class_sums", "cooccurrence"):
+        torch.testing.assert_close(statistics[name], part[name])
+    assert (statistics["n"], statistics["attribute_n"]) == (200, 133)
+    torch.testing.assert_close(everyone["attribute_mean"], everyone["mean"])
+
+
 def test_without_a_table_the_statistics_have_no_attributes():
     mu, logvar, _ = make_codes()
     statistics = latent_statistics(mu, logvar)

@@ -377,7 +377,7 @@ def test_balanced_depends_less_than_mean_on_who_wears_glasses(synthetic):
 
 def drawn_change(name):
     """Return the mean change (3, S, S) of the drawing itself when an attribute is set."""
-    crop = crop_box(*FACE_SIZE, "celeba")
+    crop = crop_box(*FACE_SIZE, "frame")
     changes = []
     for index, row in enumerate(draw_attributes(40, seed=9)):
         pair = []
@@ -391,7 +391,7 @@ def drawn_change(name):
 
 def mask_of(box):
     """Return which pixels of the cropped picture lie in a box of the frame, (S, S) bool."""
-    left, top, right, _ = crop_box(*FACE_SIZE, "celeba")
+    left, top, right, _ = crop_box(*FACE_SIZE, "frame")
     corners = (np.array(box) - np.array([left, top, left, top])) * SIDE / (right - left)
     x0, y0, x1, y1 = corners.round().astype(int)
     mask = np.zeros((SIDE, SIDE), bool)

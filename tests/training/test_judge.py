@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -44,7 +45,7 @@ def make_faces(people=None):
     names = tuple(f"{row}.png" for row in range(60))
     path = Path("none.npy")
     pixels = pixels.astype(np.uint8)
-    return PackedFaces(pixels, names, splits, attributes, "largest", path, NAMES, people)
+    return PackedFaces(pixels, names, splits, attributes, "frame", path, NAMES, people)
 
 
 def train(faces, epochs=8, learning_rate=0.01, seed=0):
@@ -114,6 +115,25 @@ def test_aucs_count_the_pairs_that_are_in_the_right_order():
     measured = measure_attributes(judge, faces)
     assert measured["auc"]["Hat"] == pytest.approx((pairs.mean() + 1) / 2)
     assert measured["positives"]["Hat"] == has.sum()
+
+
+def test_faces_without_a_row_of_attributes_are_neither_trained_nor_measured_on():
+    faces = make_faces()
+    known = np.arange(60) % 4 != 1
+    wrong = faces.attributes ^ ~known[:, None]
+    measured, weights = [], []
+    for attributes in (faces.attributes, wrong):
+        some = dataclasses.replace(faces, attributes=attributes, known=known)
+        judge, _ = train(some, epochs=1)
+        measured.append(measure_attributes(judge, some))
+        weights.append(judge.state_dict())
+    assert measured[0] == measured[1]
+    torch.testing.assert_close(*weights)
+    held = known & (faces.splits > 0)
+    assert measured[0]["positives"]["Hat"] == faces.attributes[held, 1].sum()
+    nobody = dataclasses.replace(faces, known=faces.splits != 1)
+    with pytest.raises(UserError, match="no row for any face of the val split"):
+        train(nobody, epochs=1)
 
 
 def test_pairs_of_people_are_told_apart_by_the_cosine_of_the_features():
@@ -190,7 +210,7 @@ def test_guide_and_judge_differ_in_width_and_seed_and_share_the_faces(judges):
     assert guide.arch["attribute_names"] == judge.arch["attribute_names"] == list(ATTRIBUTE_NAMES)
     assert (guide.seed, judge.seed) == (0, 1)
     assert guide.digest == judge.digest == load_faces("data/celeba", 32, "data/cache").digest()
-    assert (judge.crop, judge.config["image_size"]) == ("celeba", 32)
+    assert (judge.crop, judge.config["image_size"]) == ("frame", 32)
 
 
 def test_the_written_tables_are_those_of_the_checkpoints(judges):
@@ -295,7 +315,7 @@ def test_without_a_judge_the_command_that_trains_one_is_given(run_with_judges):
 
 
 def test_a_judge_of_another_crop_or_size_is_refused(run_with_judges):
-    assert open_judge("judge", run_with_judges).checkpoint.crop == "celeba"
-    run_with_judges.checkpoint.crop = "largest"
-    with pytest.raises(UserError, match=r"32 px, crop celeba; the run's are of 32 px, crop larg"):
+    assert open_judge("judge", run_with_judges).checkpoint.crop == "frame"
+    run_with_judges.checkpoint.crop = 40
+    with pytest.raises(UserError, match=r"32 px, crop frame; the run's are of 32 px, crop 40"):
         open_judge("judge", run_with_judges)

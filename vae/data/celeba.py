@@ -1,269 +1,214 @@
-"""Find the faces of a data set: CelebA's layouts -> file list, attributes, people, splits.
+"""Find the faces of a data set: its pictures, and what its tables say about them.
 
-The layout is recognised, not declared: torchvision's folder, Kaggle's, the unopened zip, or any
-plain folder of pictures. Nothing is decoded here; `Faces.reader` gives the bytes of a picture.
+Nothing is declared: CelebA in every form that it comes in, and any folder of pictures, go by the
+same rules (README, "Data").
 """
 
-import contextlib
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from vae.data.zips import MEMBER, list_zip, zip_reader
+from vae.data import tables
+from vae.data.pictures import Pictures, find_pictures
+from vae.data.tables import Kind, Matcher, Table, TableFile, is_named, read_rows, read_table
 from vae.errors import UserError
 
 SPLITS = ("train", "val", "test")
-
-_FOLDER = "img_align_celeba"
-CELEBA_FILES = (f"{_FOLDER}.zip", "list_attr_celeba.txt", "list_eval_partition.txt")
-_SUFFIXES = frozenset(("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp"))
+UNUSED = 255
+"""The split of a picture that is left out."""
+BY_HASH = "80/10/10 by a hash of the file names"
 
 
 @dataclass(frozen=True)
 class Faces:
     """The pictures of a data set and what its tables say about them. Row i is one face."""
 
-    source: Path  # the folder of the pictures, or the zip that holds them
-    names: tuple[str, ...]  # file names relative to the source, with forward slashes, sorted
-    splits: np.ndarray  # (N,) uint8, an index into SPLITS
-    attributes: np.ndarray | None  # (N, K) bool, one column for each name; None without a table
-    attribute_names: tuple[str, ...]  # K names, in the order of the table; () without a table
-    people: np.ndarray | None  # (N,) int64, the number of the person; None without a table
-    aligned: bool  # True if the pictures have CelebA's framing
-    members: np.ndarray | None = None  # (N,) of zips.MEMBER if the source is a zip
+    pictures: Pictures
+    folder: str  # of all pictures, relative to the source, and with a slash unless it is that
+    names: tuple[str, ...]  # relative to the folder, with forward slashes, in order
+    splits: np.ndarray  # (N,) uint8, an index into SPLITS, or UNUSED
+    origins: dict[str, str]  # where attributes and splits come from, in words
+    left_out: dict[str, str]  # the files that are not among the names, and why
+    attributes: np.ndarray | None = None  # (N, K) bool, a column for each name; None without table
+    attribute_names: tuple[str, ...] = ()  # K names, in the order of the table; () without a table
+    known: np.ndarray | None = None  # (N,) bool, which have a row of attributes; None without table
+    people: np.ndarray | None = None  # (N,) int64, the number of the person; None without a table
+
+    @property
+    def source(self) -> Path:
+        """The folder of the pictures, or a folder in the zip that holds them."""
+        return self.pictures.source / self.folder
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a picture; safe to call from many threads.
+
+        Raises BadPicture or OSError if they cannot be read.
+        """
+        return self.pictures.read(self.folder + name)
 
     def take(self, count: int) -> "Faces":
         """Return at most count faces, evenly spaced, so that the splits keep their proportions."""
-        if count >= len(self.names):
-            return self
-        rows = np.arange(count) * len(self.names) // count
-        arrays = {name: getattr(self, name) for name in ("attributes", "people", "members")}
-        return replace(
-            self,
-            names=tuple(self.names[row] for row in rows),
-            splits=self.splits[rows],
-            **{name: None if array is None else array[rows] for name, array in arrays.items()},
-        )
+        total = len(self.names)
+        return self.at(np.arange(count) * total // count) if count < total else self
 
-    @contextlib.contextmanager
-    def reader(self) -> Iterator[Callable[[str], bytes]]:
-        """Yield a function from a picture's name to its bytes, safe to call from many threads.
-
-        The function raises OSError if the bytes cannot be read or are damaged within a zip.
-        """
-        if self.members is None:
-            yield lambda name: Path(self.source, name).read_bytes()
-            return
-        with zip_reader(self.source, self.names, self.members) as read:
-            yield read
-
-    def fingerprint(self) -> str:
-        """Return 64 hex digits that change with any picture's name, size or modification time.
-
-        For a zip the checksums in its central directory take the place of the times.
-        """
-        digest = hashlib.sha256()
-        for name, *status in self._status():
-            digest.update(os.fsencode(name) + f"\0{status}\0".encode())
-        return digest.hexdigest()
-
-    def _status(self) -> Iterator[tuple[str, int, int]]:
-        if self.members is not None:
-            checks = (self.members[field].tolist() for field in ("size", "crc"))
-            yield from zip(self.names, *checks, strict=True)
-            return
-        for name in self.names:
-            try:
-                status = os.stat(f"{self.source}/{name}")  # noqa: PTH116  Path takes twice the time
-            except OSError:  # a dangling link: packing reports it as unreadable
-                yield name, -1, -1
-            else:
-                yield name, status.st_size, status.st_mtime_ns
+    def at(self, rows: np.ndarray) -> "Faces":
+        """Return the faces of these rows."""
+        arrays = {name: getattr(self, name) for name in ("attributes", "known", "people")}
+        parts = {name: None if array is None else array[rows] for name, array in arrays.items()}
+        names = tuple(self.names[row] for row in rows)
+        return replace(self, names=names, splits=self.splits[rows], **parts)
 
 
 def find_faces(root: Path) -> Faces:
-    """Return the faces under root: a CelebA folder or zip, or a plain folder of pictures.
+    """Return the faces under root, a folder, a zip or parquet files, and what their tables say.
 
-    CelebA's tables are optional. Without list_attr_celeba the attributes are None, without
-    identity_CelebA the people are None, and without list_eval_partition the splits are 80/10/10 by
-    a hash of the file names.
-
-    Raises UserError if there are no pictures, or if a zip or a table is damaged or does not fit.
+    Raises UserError if there are no pictures, or if a table cannot be understood or does not fit.
     """
-    if root.is_file() and root.suffix.lower() != ".zip":
-        raise UserError(f"{root} is neither a folder nor a zip: pass the folder of the pictures")
-    for source in _possible_sources(root):
-        if source.is_file():
-            member_of, aligned = _list_zip(source)
-            names = sorted(member_of)
-            members = np.array([member_of[name] for name in names], MEMBER)
-        else:
-            (names, aligned), members = _list_folder(source), None
-        if names:
-            return _describe(source, tuple(names), aligned, members)
-    found = "" if root.exists() else " (no such folder)"
-    raise UserError(
-        f"no images under {root}{found}: looked for {_FOLDER}/, {CELEBA_FILES[0]}, celeba/ "
-        f"and pictures ({', '.join(sorted(_SUFFIXES))}); "
-        'get CelebA (README, "Data"), pass --data DIR, --download, or --data synthetic'
-    )
+    pictures = find_pictures(root)
+    names, left_out, found = pictures.names, dict(pictures.others), {}
+    matcher = Matcher(names)
+    for kind in (tables.ATTRIBUTES, tables.SPLITS, tables.PEOPLE):
+        best = _best_table(kind, pictures.tables, matcher)
+        if best is None:
+            continue
+        # pictures outside of the folder that a table fits are other pictures, such as masks
+        folder = _common_folder([names[number] for number in np.flatnonzero(best[1] >= 0)])
+        inside = np.array([name.startswith(folder) for name in names])
+        found = {one: (table, rows[inside]) for one, (table, rows) in {**found, kind: best}.items()}
+        if not inside.all():
+            left_out |= {names[row]: f"outside {folder}" for row in np.flatnonzero(~inside)}
+            names = [names[row] for row in np.flatnonzero(inside)]
+            matcher = Matcher(names)
+    origins = {"attributes": "none"}
+    origins |= {kind.what: _describe(table, rows) for kind, (table, rows) in found.items()}
+    says = {}
+    if tables.ATTRIBUTES in found:
+        table, rows = found[tables.ATTRIBUTES]
+        columns, ignored = table.attributes()
+        if columns:
+            says["attribute_names"] = tuple(table.header[column] for column in columns)
+            says["attributes"] = (table.cells[rows] == 1)[:, columns] & (rows >= 0)[:, None]
+            says["known"] = rows >= 0
+        others = f"; not attributes: {', '.join(ignored)}" if ignored else ""
+        origins["attributes"] = f"{len(columns)} of {origins['attributes']}{others}"
+    if tables.PEOPLE in found:
+        table, rows = found[tables.PEOPLE]
+        nobody = -1 - np.arange(len(names))  # a number for each, so that no two are one person
+        says["people"] = np.where(rows >= 0, table.column(tables.PEOPLE)[rows], nobody)
+    if tables.SPLITS in found:
+        table, rows = found[tables.SPLITS]
+        splits = np.where(rows >= 0, table.column(tables.SPLITS)[rows], UNUSED).astype(np.uint8)
+    else:
+        splits, origins["splits"] = _splits_by_name(names)
+    left_out |= {names[row]: "without a split" for row in np.flatnonzero(splits == UNUSED)}
+    folder = _common_folder(names, of_splits=True)
+    short = tuple(name[len(folder) :] for name in names)
+    faces = Faces(pictures, folder, short, splits, origins, left_out, **says)
+    return faces.at(np.flatnonzero(splits != UNUSED))
 
 
-def _possible_sources(root: Path) -> Iterator[Path]:
-    """Yield the places where pictures may be, CelebA's before the plain folder."""
-    for base in (root, root / "celeba"):
-        yield base / _FOLDER / _FOLDER
-        yield base / _FOLDER
-        yield base / CELEBA_FILES[0]
-    yield root
+def _best_table(
+    kind: Kind, files: Sequence[TableFile], matcher: Matcher
+) -> tuple[Table, np.ndarray] | None:
+    """Return the table of this kind that fits most pictures, and the row of each picture in it.
 
-
-def _list_folder(folder: Path) -> tuple[list[str], bool]:
-    """Return the pictures in a folder and whether it is CelebA's, which has no subfolders."""
-    aligned = folder.absolute().name == _FOLDER
-    names = []
-    for place, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not (aligned or name.startswith("."))]
-        inside = Path(place).relative_to(folder).as_posix()
-        prefix = "" if inside == "." else f"{inside}/"
-        names += [prefix + name for name in files if _is_picture(name)]
-    return sorted(names), aligned
-
-
-def _list_zip(path: Path) -> tuple[dict[str, tuple[int, ...]], bool]:
-    """Return a MEMBER for the name of each picture in a zip, and whether they are CelebA's.
-
-    Names are relative to CelebA's folder if the zip has it.
+    Raises UserError if there are tables and none fits, unless all lie above the pictures.
     """
-    files = {name: member for name, member in list_zip(path).items() if _is_picture(name)}
-    members = {name.rpartition(f"{_FOLDER}/")[2]: member for name, member in files.items()}
-    return members, members.keys() != files.keys() or path.stem == _FOLDER
-
-
-def _is_picture(name: str) -> bool:
-    hidden = name.startswith(".") or "/." in name
-    return not hidden and name.rpartition(".")[2].lower() in _SUFFIXES
-
-
-def _describe(
-    source: Path, names: tuple[str, ...], aligned: bool, members: np.ndarray | None
-) -> Faces:
-    """Return the faces of these names with what CelebA's tables say about them."""
-    labels, identities, partition = (
-        _find_table(source, stem) if aligned else None
-        for stem in ("list_attr_celeba", "identity_CelebA", "list_eval_partition")
-    )
-    attribute_names, attributes = _read_attributes(labels, names) if labels else ((), None)
-    people = _read_identities(identities, names) if identities else None
-    splits = _read_splits(partition, names) if partition else _hash_splits(names)
-    return Faces(source, names, splits, attributes, attribute_names, people, aligned, members)
-
-
-def _find_table(source: Path, stem: str) -> Path | None:
-    """Return CelebA's table of this name beside its pictures, .txt or .csv, or None."""
-    beside = source.absolute().parent
-    folders = (beside, beside.parent) if beside.name == _FOLDER else (beside,)
-    tables = (folder / f"{stem}{suffix}" for folder in folders for suffix in (".txt", ".csv"))
-    return next((table for table in tables if table.is_file()), None)
-
-
-def _read_identities(path: Path, names: Sequence[str]) -> np.ndarray:
-    """Return the number of the person that identity_CelebA gives each name: (N,) int64."""
-    person_of: dict[str, int] = {}
-    with _numbered_lines(path) as lines:
-        if path.suffix == ".csv":
-            next(lines, None)
-        for number, cells in filter(lambda line: line[1], lines):
-            if len(cells) != 2 or not cells[1].isdecimal():
-                raise _misfit(path, f"has no file name and person number on line {number}")
-            person_of[cells[0]] = int(cells[1])
-    return np.array(_rows_for(path, person_of, names), np.int64)
-
-
-def _hash_splits(names: Sequence[str]) -> np.ndarray:
-    """Return a split for each name, 80/10/10 by its SHA-256: (N,) uint8."""
-    digests = (hashlib.sha256(os.fsencode(name)).digest() for name in names)
-    tenths = np.array([int.from_bytes(digest[:8], "big") % 10 for digest in digests])
-    return np.searchsorted([8, 9], tenths, side="right").astype(np.uint8)
-
-
-def _read_splits(path: Path, names: Sequence[str]) -> np.ndarray:
-    """Return the split that list_eval_partition gives each name: (N,) uint8."""
-    with _numbered_lines(path) as lines:
-        if path.suffix == ".csv":
-            next(lines, None)
-        row_of, cells = _read_rows(path, lines, {"0": 0, "1": 1, "2": 2}, width=1)
-    return cells[_rows_for(path, row_of, names), 0]
-
-
-def _read_attributes(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the attribute names of a table's header and its values for the names: (N, K) bool."""
-    is_csv = path.suffix == ".csv"
-    with _numbered_lines(path) as lines:
-        stated = "" if is_csv else " ".join(next(lines, (1, []))[1])
-        header = next(lines, (2, []))[1][is_csv:]
-        _check_header(path, header)
-        row_of, cells = _read_rows(path, lines, {"-1": 0, "0": 0, "1": 1}, width=len(header))
-    if not is_csv and stated != str(len(row_of)):
-        says = f"{int(stated):,}" if stated.isdecimal() else f'"{stated}"'
-        raise _misfit(path, f"has {len(row_of):,} rows, says {says} on line 1")
-    return tuple(header), cells[_rows_for(path, row_of, names)].astype(bool)
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    """Raise UserError if there are no attributes, or if two have the same name, in any case."""
-    counts = Counter(name.lower() for name in header)
-    repeated = [name for name in header if counts[name.lower()] > 1]
-    if repeated or not header:
-        problem = f"names {repeated[0]} more than once" if repeated else "names no attribute"
-        raise _misfit(path, f"{problem} in its header")
-
-
-@contextlib.contextmanager
-def _numbered_lines(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
-    """Yield the lines of a table, numbered from 1 and split at spaces and commas."""
-    try:
-        with open(path, encoding="utf-8-sig") as lines:
-            yield ((n, line.replace(",", " ").split()) for n, line in enumerate(lines, start=1))
-    except UnicodeDecodeError as error:
-        raise _misfit(path, f"is damaged ({error.reason})") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _read_rows(
-    path: Path, lines: Iterator[tuple[int, list[str]]], meaning: Mapping[str, int], width: int
-) -> tuple[dict[str, int], np.ndarray]:
-    """Return the row number of each file name, and the values of all rows: (rows, width) uint8."""
-    row_of: dict[str, int] = {}
-    cells = bytearray()  # a list of numbers takes 8 times the memory
-    for number, (name, *values) in filter(lambda line: line[1], lines):
-        if len(values) != width:
-            raise _misfit(path, f"has {len(values)} values on line {number}, expected {width}")
-        if name in row_of:
-            raise _misfit(path, f"has {name} a second time on line {number}")
+    best, problem = None, None
+    groups = _groups(kind, files)
+    for group in _groups(tables.ATTRIBUTES, files) if kind.columns else ():
+        header = next(read_rows(group[0]), [])
+        if any(name.lower() in kind.columns for name in header):
+            groups.append(group)
+    for group in groups:
         try:
-            cells.extend(map(meaning.__getitem__, values))
-        except KeyError as error:
-            problem = f'has "{error.args[0]}" on line {number}, expected {" or ".join(meaning)}'
-            raise _misfit(path, problem) from error
-        row_of[name] = len(row_of)
-    return row_of, np.frombuffer(cells, np.uint8).reshape(-1, width)
+            table = read_table(group, kind)
+            rows = matcher.rows(table)
+            if (rows < 0).all():
+                first = table.names[0] if table.names else "no picture"
+                pictures = f"the pictures are {matcher.names[0]} ..."
+                raise UserError(f"{table.label} names {first} ..., {pictures}: no row fits")
+        except UserError as error:
+            problem = problem or (error if group[0].folder != "../" else None)
+            continue
+        if best is None or (rows >= 0).sum() > (best[1] >= 0).sum():
+            best = (table, rows)
+    if best is None and problem:
+        raise problem
+    return best
 
 
-def _rows_for(path: Path, row_of: Mapping[str, int], names: Sequence[str]) -> list[int]:
-    """Return the entry of each picture; entries without a picture are left out."""
-    missing = [name for name in names if name not in row_of]
-    if missing:
-        count = f"{len(missing):,} of {len(names):,} pictures"
-        raise _misfit(path, f"has no row for {missing[0]} (none for {count})")
-    return [row_of[name] for name in names]
+def _groups(kind: Kind, files: Sequence[TableFile]) -> list[list[TableFile]]:
+    """Return the files of each table of a kind: all metadata.csv together are one table."""
+    named = [file for file in files if is_named(file.name, kind)]
+    metadata = [file for file in named if file.name.lower().endswith("metadata.csv")]
+    return [[file] for file in named if file not in metadata] + [metadata] * bool(metadata)
 
 
-def _misfit(path: Path, problem: str) -> UserError:
-    return UserError(f"{path} {problem}: fetch the file again, or move it away to do without it")
+def _common_folder(names: Sequence[str], of_splits: bool = False) -> str:
+    """Return the folder of all names, with a slash, or "".
+
+    Folders of splits belong together, unless of_splits.
+    """
+    folders = {name.rpartition("/")[0] for name in names}
+    parts = [part for part in os.path.commonpath(folders).split("/") if part]
+    at = [number for number, part in enumerate(parts) if part.lower() in tables.SPLIT_WORDS]
+    parts = parts if of_splits or not at else parts[: at[0]]
+    return "".join(f"{part}/" for part in parts)
+
+
+def _describe(table: Table, rows: np.ndarray) -> str:
+    """Return the name of a table, and how many pictures and rows do not fit."""
+    remarks = []
+    if missing := np.count_nonzero(rows < 0):
+        remarks.append(f"{missing:,} pictures without a row")
+    if unused := len(table.names) - len(np.unique(rows[rows >= 0])):
+        remarks.append(f"{unused:,} of {len(table.names):,} rows without a picture")
+    return table.label + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def _splits_by_name(names: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Return the split of each picture by the folder that it is in, else by hash, and which."""
+    parts = [[part.lower() for part in name.split("/")[:-1]] for name in names]
+    found = [next((part for part in one if part in tables.SPLIT_WORDS), None) for one in parts]
+    if any(found):
+        codes = [tables.SPLIT_WORDS[word] if word else UNUSED for word in found]
+        folders = ", ".join(sorted({word for word in found if word}))
+        return np.array(codes, np.uint8), f"the folders {folders}"
+    tenths = _name_hashes(names) % 10
+    return np.searchsorted([8, 9], tenths, side="right").astype(np.uint8), BY_HASH
+
+
+def _name_hashes(names: Sequence[str]) -> np.ndarray:
+    """Return the first 64 bits of the SHA-256 of each file name without its folders, (N,)."""
+    files = (os.fsencode(name.rpartition("/")[2]) for name in names)
+    digests = (hashlib.sha256(file).digest()[:8] for file in files)
+    return np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
+
+
+def fill_splits(
+    names: Sequence[str], splits: np.ndarray, by_hash: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Return splits of which none is empty, and a line for each that was, if there are three faces.
+
+    An empty val or test gets the training faces whose hash falls into its tenth, at least one. If
+    the splits are by_hash and train has fewer than three faces, it gets all of them first.
+    """
+    splits, lines, hashes = splits.copy(), [], _name_hashes(names)
+    if by_hash and np.count_nonzero(splits == 0) < 3:
+        splits[splits != UNUSED] = 0
+    for code, tenth in ((1, 8), (2, 9)):
+        train = np.flatnonzero(splits == 0)
+        ordered = train[np.argsort(hashes[train], kind="stable")]
+        own = ordered[hashes[ordered] % 10 == tenth]
+        # one is left for train, and one for test
+        moved = own[: max(1, len(train) - 2)] if len(own) else ordered[:1]
+        enough = len(train) > 1 and np.count_nonzero(splits != UNUSED) > 2
+        if enough and not (splits == code).any():
+            splits[moved] = code
+            lines.append(f"{SPLITS[code]} was empty: {len(moved):,} images taken from train")
+    return splits, lines

@@ -1,141 +1,246 @@
-"""From the bytes of a picture file to a square of pixels: decode, turn upright, crop, resize."""
+"""From the bytes of a picture file to the square of pixels that a person sees."""
 
+import contextlib
+import functools
 import io
+import os
 import struct
+import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
 from vae.errors import UserError
 
-# Pillow warns about a damaged picture before it raises
-warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-
-UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-"""What decode_picture raises when the bytes are not a complete picture."""
-
 Crop = str | int
-"""How the square is cut: "celeba", "largest", or its side in pixels."""
+"""How the square is cut: "frame", which is by the picture's own frame, or its side in pixels."""
 
-JpegDecoder = Callable[[Tensor], Tensor]
-"""From the bytes of a JPEG file, uint8 (bytes,), to its pixels, uint8 (3, H, W)."""
+_NOT_PICTURES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+"""Formats that Pillow knows and that are documents, films or measurements."""
+_ALWAYS_READ = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
+"""The first bytes of formats of which Pillow reads every kind, so that it fails on damage alone."""
+_LARGE = 2**24
+"""pixels; of pictures above, one is decoded at a time, which bounds the memory"""
+_one_large = threading.Lock()
+_DAMAGED = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError)
+_DAMAGED += (SyntaxError, TypeError, ValueError, struct.error, zlib.error)
+"""What Pillow raises when the bytes are not a complete picture."""
+
+
+class BadPicture(Exception):
+    """A picture that cannot be used. Its text says why, in a few words."""
+
+
+@functools.cache
+def picture_endings() -> dict[str, str]:
+    """Return the format of each file ending that is read, such as {".jpg": "JPEG"}.
+
+    They are those of the installed Pillow, and of pillow-heif where it is installed.
+    """
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    known = Image.registered_extensions().items()
+    return {end: kind for end, kind in known if kind in Image.OPEN and kind not in _NOT_PICTURES}
+
+
+def is_unknown_heic(name: str, read: Callable[[str], bytes]) -> bool:
+    """Return whether a file is called as HEIC and pillow-heif cannot open it.
+
+    Such files are counted, as all HEIC files are without pillow-heif.
+    """
+    if picture_endings().get(name[name.rfind(".") :].lower()) != "HEIF":
+        return False
+    try:
+        Image.open(io.BytesIO(read(name))).close()
+    except (*_DAMAGED, BadPicture):
+        return True
+    return False
+
+
+def in_celebas_frame(width: int, height: int) -> bool:
+    """Return whether a picture has the proportions of 178 x 218, to the rounding."""
+    return height == round(218 * width / 178) or width == round(178 * height / 218)
 
 
 def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
     """Return left, top, right, bottom of the centred square, in pixels, margins floored.
 
-    "celeba" is a square of 128 pixels for a width of 178, in proportion for other widths.
+    "frame" is a square of 128 pixels for a width of 178, in proportion for other widths, if the
+    picture is in CelebA's frame, and else the largest square.
 
-    Raises UserError if the square does not fit into the picture.
+    Raises BadPicture if the square does not fit into the picture.
     """
-    sides = {"celeba": round(128 * width / 178), "largest": min(width, height)}
-    side = sides[crop] if isinstance(crop, str) else crop
+    if crop == "frame":
+        side = min(width, height)
+        if in_celebas_frame(width, height):
+            side = round(128 * width / 178)
+    else:
+        side = int(crop)
     if side > min(width, height):
-        raise UserError(
-            f"a square of {side} does not fit into a picture of {width} x {height}: --crop-size "
-            "sets the side of the square"
-        )
+        raise BadPicture(f"a square of {side} does not fit into {width} x {height} (--crop-size)")
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
-def decode_picture(
-    content: bytes, image_size: int, crop: Crop, decode_jpeg: JpegDecoder | None = None
-) -> np.ndarray:
-    """Return the square of a picture file as uint8 (S, S, 3), resized if its side is not S.
+def read_square(content: bytes, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
+    """Return the square of a picture file, uint8 (S, S, 3), and whether it is in CelebA's frame.
 
-    decode_jpeg is torchvision.io's decoder: the pixels equal Pillow's, in less than half the time.
-    Pillow decodes every file that is not a plain JPEG or that decode_jpeg rejects.
+    The picture is seen as a person sees it: upright, its transparent parts on white, its colours
+    in sRGB, 16 bits as 8, the first of several frames.
 
-    Raises one of UNREADABLE if content is not a complete picture, UserError if the crop does not
-    fit.
+    Raises BadPicture if it cannot be read or is too small for the crop.
     """
-    pixels = _decode_plain(content, decode_jpeg) if decode_jpeg else None
-    if pixels is None:
-        pixels = _decode(content)
-    left, top, right, bottom = crop_box(pixels.shape[1], pixels.shape[0], crop)
-    square = pixels[top:bottom, left:right]
-    if len(square) == image_size:
-        return square
-    resized = Image.fromarray(square).resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
-
-
-def _decode(content: bytes) -> np.ndarray:
-    """Return the pixels of a picture file, upright, uint8 (H, W, 3)."""
-    with Image.open(io.BytesIO(content)) as picture:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
-
-
-def _decode_plain(content: bytes, decode_jpeg: JpegDecoder) -> np.ndarray | None:
-    """Return the pixels of a plain JPEG, uint8 (H, W, 3), or None if Pillow must decode it."""
     try:
-        if not _is_plain_jpeg(content):
-            return None
-        pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-    except (struct.error, RuntimeError):
-        return None
-    return pixels.permute(1, 2, 0).numpy()
+        formats = list(dict.fromkeys(picture_endings().values()))
+        with Image.open(io.BytesIO(content), formats=formats) as picture:
+            large = picture.width * picture.height > _LARGE
+            with _one_large if large else contextlib.nullcontext():
+                return _cut(picture, image_size, crop)
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise BadPicture(f"it has more than {limit} million pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadPicture(_why_unidentified(content)) from error
+    except MemoryError as error:
+        raise BadPicture("it is too large for this machine's memory") from error
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        cut = "truncated" in reason.lower() or isinstance(error, EOFError)
+        raise BadPicture("truncated" if cut else f"damaged ({reason})") from error
 
 
-_SEGMENT = struct.Struct(">2BH")  # 0xff, the kind, the length without these two bytes
-_FRAME = struct.Struct(">B2HB")  # bits, height, width, channels
-_JFIF = b"\xff\xd8\xff\xe0"
-_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
-_TABLES = frozenset((0xC4, 0xDB, 0xDD, 0xE0, 0xFE))
-_SCAN = 0xDA
+def _why_unidentified(content: bytes) -> str:
+    if content.startswith(_ALWAYS_READ):
+        return "damaged"
+    if not content:
+        return "the file is empty"
+    is_heic = content[4:8] == b"ftyp" and "HEIF" not in picture_endings().values()
+    return "Pillow cannot read this kind of file" + " (pip install pillow-heif)" * is_heic
 
 
-def _is_plain_jpeg(content: bytes) -> bool:
-    """Return whether a file is a JPEG of three channels whose pixels need no later correction.
+def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
+    """Return what read_square does of an opened picture."""
+    picture.load()  # a TIFF is then upright
+    try:
+        turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED:
+        turn = 1
+    width, height = picture.size if turn not in (5, 6, 7, 8) else picture.size[::-1]
+    left, top, right, bottom = crop_box(width, height, crop)
+    # cut before it is turned and converted, at the same place: a large picture is in memory once
+    if turn in (2, 3, 6, 7):
+        left, right = width - right, width - left
+    if turn in (3, 4, 7, 8):
+        top, bottom = height - bottom, height - top
+    if turn in (5, 6, 7, 8):
+        left, top, right, bottom = top, left, bottom, right
+    square = _in_rgb(picture.crop((left, top, right, bottom)), picture)
+    if turn in _TURNS:
+        square = square.transpose(_TURNS[turn])
+    if square.width != image_size:
+        square = square.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return np.asarray(square), in_celebas_frame(width, height)
 
-    Metadata that can rotate or recolour the picture (EXIF, XMP, Adobe) makes a file not plain, and
-    so does a size that Pillow treats as a possible attack. Opening a file with Pillow gives the
-    same answer but takes a third of the time of decoding. The format: ITU-T T.81 (1992), annex B.
 
-    Raises struct.error if content ends before its pixels begin.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, for each EXIF orientation (CIPA DC-008, 4.6.4 A)."""
+
+
+def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:
+    """Return a part of a picture with the colours of sRGB, on white where it is transparent."""
+    profile = square.info.get("icc_profile")
+    if square.mode == "F":
+        raise BadPicture("Pillow cannot read this kind of file as a picture (float pixels)")
+    if square.mode == "I" or square.mode.startswith("I;16"):
+        square = _in_8_bits(square, picture)
+    if not square.has_transparency_data:
+        return _in_srgb(square, profile) if profile else square.convert("RGB")
+    seen = square.convert("LA" if square.mode in ("L", "LA") else "RGBA")
+    alpha, colours = seen.getchannel("A"), _in_srgb(seen.convert(seen.mode[:-1]), profile)
+    if picture.format == "BMP" and picture.getchannel("A").getextrema() == (0, 0):
+        return colours  # 32 bits without alpha
+    return Image.composite(colours, Image.new("RGB", colours.size, "white"), alpha)
+
+
+def _in_8_bits(square: Image.Image, picture: Image.Image) -> Image.Image:
+    """Return a part of a picture of 16-bit grey in 8 bits. Raises BadPicture if it is deeper."""
+    if square.mode == "I" and not 0 <= picture.getextrema()[0] <= picture.getextrema()[1] < 2**16:
+        raise BadPicture("its pixels are deeper than 16 bits")
+    values = np.asarray(square)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    if "transparency" in square.info:
+        shown = values != square.info["transparency"]
+        grey.putalpha(Image.fromarray(shown.astype(np.uint8) * 255))
+    return grey
+
+
+def _in_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return a picture without alpha in RGB, converted by its profile if that is not sRGB."""
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}[opened.profile.xcolor_space]
+        fits = (mode == "CMYK") == (colours.mode == "CMYK") and (mode != "L" or colours.mode == "L")
+        if fits and not ImageCms.getProfileDescription(opened).startswith("sRGB"):
+            srgb = ImageCms.createProfile("sRGB")
+            return ImageCms.profileToProfile(colours.convert(mode), opened, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, LookupError, OSError, TypeError, ValueError):
+        pass  # viewers, too, ignore a damaged profile
+    return colours.convert("RGB")
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[TextIO]:
+    """Yield stderr, while what libraries write there goes nowhere.
+
+    libtiff writes warnings of its own to file descriptor 2, and Python those of Pillow.
     """
-    at, plain = 2, content.startswith(_JFIF)
-    while plain:
-        start, kind, length = _SEGMENT.unpack_from(content, at)
-        if start == 0xFF and kind == _SCAN:
-            return True
-        if start == 0xFF and kind in _FRAMES:
-            bits, height, width, channels = _FRAME.unpack_from(content, at + _SEGMENT.size)
-            plain = (bits, channels) == (8, 3) and height * width <= Image.MAX_IMAGE_PIXELS
-        else:
-            plain = start == 0xFF and kind in _TABLES
-        at += 2 + length
-    return False
+    sys.stderr.flush()
+    with os.fdopen(os.dup(2), "w", errors="backslashreplace") as copy:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield copy
+        finally:
+            sys.stderr.flush()
+            os.dup2(copy.fileno(), 2)
 
 
-def why_unreadable(error: Exception) -> str:
-    """Return in a few words why a picture could not be decoded."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture"
-    return "truncated" if "truncated" in str(error).lower() else str(error)
-
-
-def read_pictures(paths: Sequence[str], image_size: int, crop: Crop = "largest") -> Tensor:
+def read_pictures(paths: Sequence[str], image_size: int, crop: Crop = "frame") -> Tensor:
     """Return picture files as float images (N, 3, S, S) in [0, 1].
 
     Raises UserError if one cannot be read.
     """
     squares = []
-    for path in paths:
-        try:
-            squares.append(decode_picture(Path(path).read_bytes(), image_size, crop))
-        except FileNotFoundError as error:
-            raise UserError(f"--image {path}: no such file") from error
-        except UNREADABLE as error:
-            raise UserError(f"{path} is not a readable image: {why_unreadable(error)}") from error
+    with quiet_stderr():
+        for path in paths:
+            try:
+                squares.append(read_square(Path(path).read_bytes(), image_size, crop)[0])
+            except FileNotFoundError as error:
+                raise UserError(f"--image {path}: no such file") from error
+            except (BadPicture, OSError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise UserError(f"{path} is not a readable image: {reason}") from error
     return to_float(torch.from_numpy(np.stack(squares)))
 
 

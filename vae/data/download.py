@@ -6,15 +6,14 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from vae.data.celeba import CELEBA_FILES
 from vae.errors import UserError
 from vae.files import whole_file
 
+CELEBA_FILES = ("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt")
+
 
 def download(root: Path) -> None:
-    """Download those of CelebA's pictures and tables that root lacks.
-
-    The zip is not unpacked: find_faces reads it as it is.
+    """Download those of CelebA's pictures and tables that root lacks; the zip is not unpacked.
 
     Raises UserError if gdown is not installed or Google refuses the download, and RunStopped if the
     files cannot be written.

@@ -1,22 +1,21 @@
 """The faces of a data set, ready for use: their packed pixels, splits, attributes and people."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from vae.data.celeba import SPLITS, Faces, find_faces
+from vae.data.celeba import BY_HASH, SPLITS, UNUSED, fill_splits, find_faces
 from vae.data.decoding import Crop
-from vae.data.packing import pack
+from vae.data.packing import Contents, checksums_of, pack
 from vae.data.synthetic.dataset import write_synthetic
 from vae.errors import UserError
-from vae.files import write_text
+from vae.files import write_whole
 
 SYNTHETIC_ROOT = Path("data/synthetic")
-UNUSED = 255
-"""The split of a picture that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,9 @@ class PackedFaces:
     path: Path  # of the packed array
     attribute_names: tuple[str, ...] = ()
     people: np.ndarray | None = None  # (N,) int64, the number of the person; None without a table
+    known: np.ndarray | None = None  # (N,) bool, which have a row of attributes; None: all
+    checksums: tuple[int, ...] | None = None  # crc32 of each 1,024 rows of pixels
+    description: tuple[str, ...] = ()  # lines that say what was understood
 
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of a split, ascending. Raises UserError if there are none."""
@@ -39,12 +41,22 @@ class PackedFaces:
             raise UserError(f"the {split} split of {len(self.names):,} faces is empty")
         return rows
 
+    def with_attributes(self, rows: np.ndarray) -> np.ndarray:
+        """Return those of the row numbers whose faces have a row in the table of attributes."""
+        return rows if self.known is None else rows[self.known[rows]]
+
     def digest(self) -> str:
-        """Return 16 hex digits that identify this set of faces, wherever its files are."""
-        digest = sha256(os.fsencode("\n".join(self.names)) + self.splits.tobytes())
-        if self.attributes is not None:
-            digest.update(" ".join(self.attribute_names).encode() + self.attributes.tobytes())
-        return digest.hexdigest()[:16]
+        """Return 24 hex digits, 8 each for the names, the splits and the pixels of the faces."""
+        checksums = checksums_of(self.pixels) if self.checksums is None else self.checksums
+        names, sums = os.fsencode("\n".join(self.names)), str(list(checksums)).encode()
+        parts = (names, self.splits.tobytes(), sums)
+        return "".join(sha256(part).hexdigest()[:8] for part in parts)
+
+    def table_digest(self) -> int:
+        """Return a number of 60 bits that identifies what is known of the faces' attributes."""
+        arrays = (array for array in (self.attributes, self.known) if array is not None)
+        parts = ("\n".join(self.attribute_names).encode(), *(array.tobytes() for array in arrays))
+        return int(sha256(b"\n".join(parts)).hexdigest()[:15], 16)
 
 
 def load_faces(
@@ -57,22 +69,47 @@ def load_faces(
 ) -> PackedFaces:
     """Return the faces under data, packed on first use; "synthetic" faces are drawn on first use.
 
-    crop defaults to "celeba" for CelebA's layout and to "largest" for other pictures. max_images is
-    the maximum number of images, evenly sampled from the sorted list.
+    crop defaults to "frame". max_images is the maximum number of images, evenly sampled from the
+    sorted list.
 
-    Raises UserError if there are no pictures, or if some cannot be read and skip_bad_images is off.
+    Raises UserError if there are no pictures, if the train split is empty, or if some pictures
+    cannot be used and skip_bad_images is off.
     """
     if data == "synthetic":
         write_synthetic(SYNTHETIC_ROOT)
     faces = find_faces(SYNTHETIC_ROOT if data == "synthetic" else Path(data))
     if max_images:
         faces = faces.take(max_images)
-    crop = crop or ("celeba" if faces.aligned else "largest")
-    path, bad = pack(faces, image_size, crop, Path(cache_dir))
+    crop = crop or "frame"
+    path, contents = pack(faces, image_size, crop, Path(cache_dir), max_images)
+    listing = path.with_suffix(".left-out.txt")
+    left_out = faces.left_out | contents["bad"]
+    lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
+    content = lines.encode("utf-8", "surrogateescape")
+    if left_out and not (listing.exists() and listing.read_bytes() == content):
+        write_whole(listing, content)
+    if contents["bad"] and not skip_bad_images:
+        count, (name, reason) = len(contents["bad"]), next(iter(contents["bad"].items()))
+        raise UserError(
+            f"{faces.source / name} is not a readable image: {reason}. {count:,} such files of "
+            f"{len(faces.names):,} (list in {listing}). train.py --skip-bad-images leaves them out"
+        )
     splits = faces.splits.copy()
-    if bad:
-        _require_skip(faces, bad, path, skip_bad_images)
-        splits[[name in bad for name in faces.names]] = UNUSED
+    splits[[name in contents["bad"] for name in faces.names]] = UNUSED
+    splits, moved = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)
+    if not (splits == SPLITS.index("train")).any():
+        raise UserError(
+            f"the train split of {faces.source} is empty: {_counts(splits)} of "
+            f"{len(splits):,} images, by {faces.origins['splits']}"
+        )
+    lines = [f"data: {_counts(splits)} of {len(splits):,} images in {faces.source}"]
+    origins = "; ".join(f"{what}: {origin}" for what, origin in faces.origins.items())
+    lines += [f"{origins}; crop: {_describe_crop(crop, contents, len(splits))}", *moved]
+    if left_out:
+        kinds = Counter(faces.left_out.values())
+        kinds["not readable"] = len(contents["bad"])
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        lines.append(f"left out: {len(left_out):,} ({counts}; {listing})")
     return PackedFaces(
         np.load(path, mmap_mode="r"),
         faces.names,
@@ -82,16 +119,21 @@ def load_faces(
         path,
         faces.attribute_names,
         faces.people,
+        faces.known,
+        tuple(contents["checksums"]),
+        (lines[0], *(f"      {line}" for line in lines[1:])),
     )
 
 
-def _require_skip(faces: Faces, bad: dict[str, str], path: Path, skip: bool) -> None:
-    """Write the list of unreadable pictures; raise UserError unless they are to be skipped."""
-    listing = path.with_suffix(".bad.txt")
-    write_text(listing, "".join(f"{name}\t{reason}\n" for name, reason in bad.items()))
-    if not skip:
-        name, reason = next(iter(bad.items()))
-        raise UserError(
-            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} such files of "
-            f"{len(faces.names):,} (list in {listing}). train.py --skip-bad-images leaves them out"
-        )
+def _counts(splits: np.ndarray) -> str:
+    counts = (np.count_nonzero(splits == code) for code in range(len(SPLITS)))
+    return ", ".join(f"{count:,} {name}" for count, name in zip(counts, SPLITS, strict=True))
+
+
+def _describe_crop(crop: Crop, contents: Contents, count: int) -> str:
+    if crop != "frame":
+        return f"the centred {crop} pixels"
+    framed, others = contents["framed"], count - len(contents["bad"]) - contents["framed"]
+    if framed and others:
+        return f"CelebA's 128 of 178 for {framed:,} images, the largest square for {others:,}"
+    return "CelebA's 128 of 178" if framed else "the largest square"

@@ -2,63 +2,95 @@
 
 import json
 import os
+import random
+import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
 
 from vae.data.celeba import Faces
-from vae.data.decoding import UNREADABLE, Crop, JpegDecoder, decode_picture, why_unreadable
-from vae.data.workers import usable_cores, worker_map
+from vae.data.decoding import BadPicture, Crop, quiet_stderr, read_square
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 
+BLOCK = 1024
+"""rows that have one checksum"""
+_BLOCKS_CHECKED, _ALL_CHECKED = 16, 10**9
+"""how many blocks are checked at each start, in files above this number of bytes"""
 
-def pack(faces: Faces, image_size: int, crop: Crop, cache_dir: Path) -> tuple[Path, dict[str, str]]:
-    """Return the .npy of all squares, uint8 (N, S, S, 3), and the reasons of unreadable pictures.
 
-    The array is written once and used again while pictures, size and crop stay the same. A .json
-    beside it describes its contents. The row of an unreadable picture is black.
+class Contents(TypedDict):
+    """What a packed array holds; the .json beside it."""
+
+    made_of: list[Any]  # source, image size, crop, and the digest of the names
+    stamp: str  # Pictures.stamp
+    full_stamp: str
+    bad: dict[str, str]  # why a picture cannot be used; its row is black
+    framed: int  # number of pictures in CelebA's frame
+    checksums: list[int]  # crc32 of each BLOCK of rows
+
+
+def pack(
+    faces: Faces, image_size: int, crop: Crop, cache_dir: Path, max_images: int | None = None
+) -> tuple[Path, Contents]:
+    """Return the .npy of all squares, uint8 (N, S, S, 3), and what it holds.
+
+    The array is written once and used again while pictures, size and crop stay the same. Arrays of
+    another size, crop or max_images are other files.
 
     Raises UserError if the disk has too little space.
     """
-    source = faces.source.absolute()
-    tag = sha256(f"{source} {len(faces.names)}".encode()).hexdigest()[:8]
-    path = cache_dir / f"{source.parent.name}-{image_size}px-{crop}-{tag}.npy"
-    contents = path.with_suffix(".json")
-    wanted = {
-        "source": str(source),
-        "count": len(faces.names),
-        "image_size": image_size,
-        "crop": crop,
-        "fingerprint": faces.fingerprint(),
-    }
+    made_of = [str(faces.pictures.source.absolute()), image_size, crop, max_images]
+    tag = sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    name = re.sub(r"\W", "_", faces.pictures.source.absolute().stem, flags=re.ASCII)
+    path = cache_dir / f"{name}-{image_size}px-{tag}.npy"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--cache-dir {cache_dir} cannot be made: {error.strerror}") from error
-    bad = _already_packed(path, contents, wanted)
-    if bad is not None:
-        return path, bad
-    _require_space(path, len(faces.names) * image_size**2 * 3)
-    contents.unlink(missing_ok=True)
-    bad = _write_array(path, faces, image_size, crop)
-    write_text(contents, json.dumps({**wanted, "bad": bad}, indent=2))
-    return path, bad
+    made_of.append(sha256(os.fsencode("\0".join((faces.folder, *faces.names)))).hexdigest())
+    contents = _packed_contents(path, faces, made_of)
+    if contents is None:
+        _require_space(path, len(faces.names) * image_size**2 * 3)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        stamps = {"stamp": faces.pictures.stamp, "full_stamp": faces.pictures.full_stamp()}
+        contents = Contents(made_of=made_of, **stamps, bad={}, framed=0, checksums=[])
+        _write_array(path, faces, image_size, crop, contents)
+        write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
+    return path, contents
 
 
-def _already_packed(path: Path, contents: Path, wanted: dict[str, Any]) -> dict[str, str] | None:
-    """Return the reasons of unreadable pictures if path is complete and as wanted, else None."""
+def _packed_contents(path: Path, faces: Faces, made_of: list[Any]) -> Contents | None:
+    """Return what a packed array holds if it is whole and its pictures are the same, else None."""
     try:
-        found = json.loads(contents.read_text(encoding="utf-8"))
-        bad = found.pop("bad")
-        count = len(np.load(path, mmap_mode="r"))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        contents = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        pixels, checksums = np.load(path, mmap_mode="r"), contents["checksums"]
+        same = contents["made_of"] == made_of and len(pixels) == len(faces.names)
+        blocks = range(len(checksums))
+        if pixels.nbytes > _ALL_CHECKED:
+            blocks = random.sample(blocks, min(_BLOCKS_CHECKED, len(blocks)))
+        same = same and all(checksums_of(pixels, block) == [checksums[block]] for block in blocks)
+        # a bad file may have been mended in place, which its folder does not show
+        if same and (contents["stamp"] != faces.pictures.stamp or contents["bad"]):
+            same = contents["full_stamp"] == faces.pictures.full_stamp()
+            if same and contents["stamp"] != faces.pictures.stamp:
+                contents["stamp"] = faces.pictures.stamp
+                write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return bad if found == wanted and count == wanted["count"] else None
+    return contents if same else None
+
+
+def checksums_of(pixels: np.ndarray, *blocks: int) -> list[int]:
+    """Return the crc32 of these BLOCKs of rows, by default of all."""
+    blocks = blocks or range(-(-len(pixels) // BLOCK))
+    return [crc32(pixels[block * BLOCK : (block + 1) * BLOCK]) for block in blocks]
 
 
 def _require_space(path: Path, size: int) -> None:
@@ -70,79 +102,43 @@ def _require_space(path: Path, size: int) -> None:
         )
 
 
-def _write_array(path: Path, faces: Faces, image_size: int, crop: Crop) -> dict[str, str]:
-    """Decode all pictures on all cores into path; return the reasons of unreadable ones."""
-    bad: dict[str, str] = {}
+def _write_array(path: Path, faces: Faces, size: int, crop: Crop, contents: Contents) -> None:
+    """Decode all pictures on all cores into path, and complete contents."""
     count = len(faces.names)
-    workers = min(usable_cores(), count // _FACES_WORTH_A_PROCESS)
-    decode_jpeg = _fast_decoder() if workers > 1 else None
-    with whole_file(path) as partial:
-        first = _write_header(partial, (count, image_size, image_size, 3))
-        job = (faces, (image_size, crop, decode_jpeg), partial, first)
-        with (
-            worker_map(workers, _begin, job, chunk=_PIECES_AT_ONCE) as pack_all,
-            tqdm(total=count, desc="packing", unit="image", disable=None) as bar,
-        ):
-            for reasons in pack_all(_pack_piece, range(0, count, _FACES_A_PIECE)):
-                bad.update(reasons)
-                bar.update(min(_FACES_A_PIECE, count - bar.n))
-    _work.clear()
-    return bad
+    with whole_file(path) as partial, quiet_stderr() as stderr:
+        pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, size, size, 3))
+        if hasattr(os, "posix_fallocate"):
+            # a full disk is an error here, and not a crash when a page of the map is written
+            with open(partial, "rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, os.stat(partial).st_size)  # noqa: PTH116
+
+        def pack_row(row: int) -> bool | str:
+            """Write one row; return whether it is in CelebA's frame, or why there is none."""
+            try:
+                content = faces.read(faces.names[row])
+                pixels[row], framed = read_square(content, size, crop)
+            except (BadPicture, OSError) as error:
+                return str(getattr(error, "strerror", None) or error)
+            return framed
+
+        bar = tqdm(total=count, desc="packing", unit="image", disable=None, file=stderr)
+        with bar, ThreadPoolExecutor(usable_cores()) as pool:
+            try:
+                for start in range(0, count, BLOCK):
+                    rows = range(start, min(start + BLOCK, count))
+                    for row, outcome in zip(rows, pool.map(pack_row, rows), strict=True):
+                        if isinstance(outcome, str):
+                            contents["bad"][faces.names[row]] = outcome
+                        else:
+                            contents["framed"] += outcome
+                        bar.update()
+                    contents["checksums"] += checksums_of(pixels, start // BLOCK)
+            finally:
+                pool.shutdown(cancel_futures=True)
+        pixels.flush()
 
 
-def _fast_decoder() -> JpegDecoder | None:
-    """Return torchvision's JPEG decoder, or None if this torchvision does not have it."""
-    try:
-        # imported here: it takes as long as importing torch, and only packing needs it
-        from torchvision.io import decode_jpeg
-    except (ImportError, RuntimeError):  # RuntimeError: it was built for another torch
-        return None
-    return decode_jpeg
-
-
-_FACES_WORTH_A_PROCESS = 512
-_FACES_A_PIECE = 32
-_PIECES_AT_ONCE = 4
-_work: dict[str, Any] = {}
-"""The state of a packing process, set once by _begin."""
-
-
-def _write_header(path: Path, shape: tuple[int, ...]) -> int:
-    """Write the header of a uint8 .npy to path; return the offset at which its pixels begin."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        return file.tell()
-
-
-def _begin(faces: Faces, how: tuple[int, Crop, JpegDecoder | None], path: Path, first: int) -> None:
-    """Prepare this process; how are the arguments of decode_picture after the content."""
-    size, _, decode_jpeg = how
-    if decode_jpeg:
-        # the decoder writes warnings about minor damage to stderr
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    reading = faces.reader()
-    _work.update(names=faces.names, how=how, size=size, path=path, first=first)
-    _work.update(reading=reading, read=reading.__enter__())
-
-
-def _pack_piece(start: int) -> dict[str, str]:
-    """Write the squares of one piece to the array; return the reasons of unreadable pictures."""
-    names = _work["names"][start : start + _FACES_A_PIECE]
-    pixels = np.zeros((len(names), _work["size"], _work["size"], 3), np.uint8)
-    reasons: dict[str, str] = {}
-    for name, row in zip(names, pixels, strict=True):
-        try:
-            row[:] = decode_picture(_work["read"](name), *_work["how"])
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
-        except UNREADABLE as error:
-            reasons[name] = why_unreadable(error)
-    offset = _work["first"] + start * pixels[0].nbytes
-    with open(_work["path"], "rb+") as file:
-        file.seek(offset)
-        file.write(pixels)
-        if hasattr(os, "posix_fadvise"):
-            # Linux starts to write to the disk now, while decoding goes on, not all at the end
-            os.posix_fadvise(file.fileno(), offset, pixels.nbytes, os.POSIX_FADV_DONTNEED)
-    return reasons
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

@@ -19,13 +19,15 @@ def latent_statistics(
     logvar: Tensor,
     attributes: np.ndarray | None = None,
     attribute_names: Sequence[str] = (),
+    known: np.ndarray | None = None,
 ) -> Statistics:
     """Return what sampling and editing need to know of the codes (N, D) of a data set.
 
-    n; mean (D,) and covariance (D, D) of mu; mean_variance (D,), the mean of exp(logvar). Where
-    attributes (N, K) are known also attribute_names; class_sums (K, D), the sum of mu over the
-    faces with each attribute; cooccurrence (K, K), the number of faces with both of two attributes.
-    Accumulated in float64.
+    n; mean (D,) and covariance (D, D) of mu; mean_variance (D,), the mean of exp(logvar). With
+    attributes (N, K) also attribute_names; and of the faces whose attributes are known (N,), by
+    default all: attribute_n, their number; attribute_mean (D,), the mean of mu; class_sums (K, D),
+    the sum of mu over those with each attribute; cooccurrence (K, K), the number of those with both
+    of two attributes. Accumulated in float64.
     """
     codes = mu.double()
     statistics: Statistics = {
@@ -36,7 +38,11 @@ def latent_statistics(
     }
     if attributes is not None:
         has = torch.from_numpy(attributes).double()
+        if known is not None:
+            codes, has = codes[known], has[known]
         statistics["attribute_names"] = list(attribute_names)
+        statistics["attribute_n"] = len(codes)
+        statistics["attribute_mean"] = codes.mean(0).float()
         statistics["class_sums"] = (has.T @ codes).float()
         statistics["cooccurrence"] = (has.T @ has).round().long()
     return statistics

@@ -39,11 +39,11 @@ def find_attribute(name: str, names: Sequence[str]) -> int:
 
 
 def class_counts(statistics: Statistics, column: int) -> tuple[int, int]:
-    """Return the number of training faces with an attribute, and without it.
+    """Return the number of training faces known to have an attribute, and not to have it.
 
     Raises UserError if either is below FEWEST_FACES.
     """
-    n, count = statistics["n"], int(statistics["cooccurrence"][column, column])
+    n, count = statistics["attribute_n"], int(statistics["cooccurrence"][column, column])
     if min(count, n - count) < FEWEST_FACES:
         raise UserError(
             f"{statistics['attribute_names'][column]}: {count:,} of the {n:,} training faces have "
@@ -55,7 +55,7 @@ def class_counts(statistics: Statistics, column: int) -> tuple[int, int]:
 def common_attributes(statistics: Statistics) -> Tensor:
     """Return which attributes have FEWEST_FACES faces in each class, (K,) bool."""
     counts = statistics["cooccurrence"].diagonal()
-    return torch.minimum(counts, statistics["n"] - counts) >= FEWEST_FACES
+    return torch.minimum(counts, statistics["attribute_n"] - counts) >= FEWEST_FACES
 
 
 def attribute_directions(statistics: Statistics, method: str) -> Tensor:
@@ -101,7 +101,7 @@ def balanced_directions(statistics: Statistics) -> Tensor:
     Attributes that all faces have, or none, are left out.
     """
     fractions, cross = _moments(statistics)
-    covariance = statistics["cooccurrence"].double() / statistics["n"]
+    covariance = statistics["cooccurrence"].double() / statistics["attribute_n"]
     covariance = covariance - fractions[:, None] * fractions
     return torch.linalg.pinv(covariance, rtol=1e-6, hermitian=True) @ cross
 
@@ -179,7 +179,7 @@ def sweep(z: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:
 
 def _moments(statistics: Statistics) -> tuple[Tensor, Tensor]:
     """Return each attribute's fraction of the faces, (K,), and its covariance with mu, (K, D)."""
-    n = statistics["n"]
+    n = statistics["attribute_n"]
     fractions = statistics["cooccurrence"].diagonal().double() / n
-    mean = statistics["mean"].double()
+    mean = statistics["attribute_mean"].double()
     return fractions, statistics["class_sums"].double() / n - fractions[:, None] * mean

@@ -32,7 +32,7 @@ def train_epochs(
 
     Raises UserError if the faces have no attributes, RunStopped if the loss is not finite.
     """
-    device, rows = device_of(judge), faces.rows("train")
+    device, rows = device_of(judge), faces.with_attributes(faces.rows("train"))
     attributes = torch.from_numpy(known_attributes(faces)).float().to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), config.learning_rate)
     epochs, batch_size = config.epochs, config.batch_size
@@ -68,6 +68,9 @@ def known_attributes(faces: PackedFaces) -> np.ndarray:
     """Return the faces' attributes, (N, K) bool. Raises UserError if there are none."""
     if faces.attributes is None:
         raise UserError("a judge learns attributes: put list_attr_celeba.txt beside the faces")
+    for split in ("train", "val", "test"):
+        if not len(faces.with_attributes(faces.rows(split))):
+            raise UserError(f"the table of attributes has no row for any face of the {split} split")
     return faces.attributes
 
 
@@ -101,7 +104,7 @@ def measure_attributes(judge: Judge, faces: PackedFaces) -> dict[str, Any]:
     Sets judge.attribute_std to the standard deviation of the held-out logits, and to 0 where all of
     the faces have the attribute, or none.
     """
-    rows = held_out_rows(faces)
+    rows = faces.with_attributes(held_out_rows(faces))
     logits, _ = look(judge, batches(faces, rows, label="measuring"))
     has = torch.from_numpy(known_attributes(faces)[rows])
     judge.attribute_std.copy_(logits.std(0) * (has.any(0) & ~has.all(0)))

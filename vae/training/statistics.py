@@ -28,8 +28,11 @@ def training_statistics(
     rows = faces.rows("train")
     images = batches(faces, rows, device=device_of(model), label="encoding", resident=resident)
     mu, logvar = encode_batches(model, images)
-    attributes = None if faces.attributes is None else faces.attributes[rows]
-    statistics = latent_statistics(mu, logvar, attributes, faces.attribute_names)
+    has_table = faces.attributes is not None and len(faces.with_attributes(rows)) > 0
+    attributes = faces.attributes[rows] if has_table else None
+    known = None if faces.known is None else faces.known[rows]
+    statistics = latent_statistics(mu, logvar, attributes, faces.attribute_names, known)
+    statistics["table"] = faces.table_digest()
     statistics["priors"] = fit_priors(sample_posterior(mu, logvar, seed=0), seed=0)
     if attributes is not None:
         statistics["round_trips"] = round_trips(model, statistics)

@@ -5,18 +5,18 @@ It replaces CelebA where CelebA is not available.
 
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from vae.data.packing import usable_cores
 from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
 from vae.data.synthetic.portrait import draw_face
-from vae.data.workers import usable_cores, worker_map
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 
-_FACES_WORTH_A_PROCESS = 100
 VERSION = 1  # of the drawing: a data set of another version is replaced
 
 # The mouth and the eyes of every face, in any pose: left, top, right, bottom in the 178 x 218
@@ -81,14 +81,12 @@ def _generator(seed: int, index: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng((seed, index, ("row", "picture").index(purpose)))
 
 
-def write_synthetic(
-    root: Path, count: int = 4000, seed: int = 0, processes: int | None = None
-) -> None:
+def write_synthetic(root: Path, count: int = 4000, seed: int = 0) -> None:
     """Write count synthetic faces into root in CelebA's layout, unless they are there already.
 
     Writes img_align_celeba/000001.jpg ..., list_attr_celeba.txt, list_eval_partition.txt (the first
     80 % train, the next 10 % val, the rest test) and finally synthetic.json: a data set without it
-    is incomplete and is drawn again. By default the number of processes follows from count.
+    is incomplete and is drawn again.
 
     Raises UserError if count < 10.
     """
@@ -101,25 +99,21 @@ def write_synthetic(
     marker.unlink(missing_ok=True)
     attributes = draw_attributes(count, seed)
     names = [f"{i + 1:06d}.jpg" for i in range(count)]
-    if processes is None:
-        processes = min(usable_cores(), count // _FACES_WORTH_A_PROCESS)
-    _write_pictures(root / "img_align_celeba", names, attributes, seed, processes)
+    _write_pictures(root / "img_align_celeba", names, attributes, seed)
     write_text(root / "list_attr_celeba.txt", _attribute_list(names, attributes))
     write_text(root / "list_eval_partition.txt", _partition_list(names))
     write_text(marker, label)
 
 
-def _write_pictures(
-    folder: Path, names: list[str], attributes: np.ndarray, seed: int, processes: int
-) -> None:
+def _write_pictures(folder: Path, names: list[str], attributes: np.ndarray, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = set(names)
     for stale in folder.glob("*.jpg"):
         if stale.name not in wanted:
             stale.unlink()
     paths = [folder / name for name in names]
-    with worker_map(processes) as draw_all:
-        drawn = draw_all(
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        drawn = pool.map(
             _write_picture, paths, attributes, itertools.repeat(seed), range(len(paths))
         )
         for _ in tqdm(drawn, desc="drawing faces", total=len(paths), unit="face", disable=None):

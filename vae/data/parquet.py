@@ -1,0 +1,76 @@
+"""Pictures in parquet files, as the hub's copies of CelebA have them: bytes and columns."""
+
+import csv
+import functools
+import io
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vae.errors import UserError
+
+
+class ParquetFiles:
+    """Pictures in the rows of parquet files, named below what the file's name begins with.
+
+    000001.jpg in train-00000-of-00019.parquet is train/000001.jpg; without a path it has a number.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str]) -> None:
+        try:
+            from pyarrow import ArrowException
+            from pyarrow.parquet import ParquetFile
+        except ImportError as error:
+            raise UserError(f"{root} holds parquet files: pip install pyarrow") from error
+        try:
+            self._files = [ParquetFile(root / name) for name in files]
+        except (ArrowException, OSError) as error:
+            raise UserError(f"{root} holds a damaged parquet file: {error}") from error
+        types = {field.name: str(field.type) for field in self._files[0].schema_arrow}
+        images = [name for name, kind in types.items() if kind.endswith("binary")]
+        images += [name for name, kind in types.items() if "bytes: binary" in kind]
+        if not images:
+            raise UserError(f"{root / files[0]} has no column of pictures, but {', '.join(types)}")
+        self._image, self._lock = images[-1], threading.Lock()
+        self._places: dict[str, tuple[int, int, int]] = {}  # file, row group, row
+        for number, (name, file) in enumerate(zip(files, self._files, strict=True)):
+            folder = name.removesuffix(".parquet").partition("-")[0]
+            for group in range(file.num_row_groups):
+                for row, path in enumerate(self._paths(file, group)):
+                    if not path or f"{folder}/{path}" in self._places:
+                        path = f"{len(self._places):06d}"
+                    self._places[f"{folder}/{path}"] = (number, group, row)
+        self.names = list(self._places)
+
+    def _paths(self, file: Any, group: int) -> list[str | None]:
+        """Return the file names that the rows of a group have; None where they have none."""
+        count = file.metadata.row_group(group).num_rows
+        if f"{self._image}.path" not in {column.path for column in file.schema}:
+            return [None] * count
+        values = file.read_row_group(group, columns=[f"{self._image}.path"]).column(0).to_pylist()
+        return [Path(value["path"] or "").name for value in values]
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a picture; safe to call from many threads."""
+        file, group, row = self._places[name]
+        with self._lock:
+            value = self._group(file, group)[row].as_py()
+        return value["bytes"] if isinstance(value, dict) else value
+
+    # packing reads in order: its threads are in two groups at most
+    @functools.lru_cache(maxsize=2)  # noqa: B019  as long as the files are open
+    def _group(self, file: int, group: int) -> Any:
+        return self._files[file].read_row_group(group, columns=[self._image]).column(0)
+
+    def table(self) -> bytes:
+        """Return the other columns as a table of comma-separated values."""
+        text = io.StringIO()
+        rows, names = csv.writer(text), iter(self.names)
+        others = [name for name in self._files[0].schema_arrow.names if name != self._image]
+        rows.writerow(["", *others])
+        for file in self._files:
+            for batch in file.iter_batches(columns=others):
+                values = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                rows.writerows([next(names), *row] for row in values)
+        return text.getvalue().encode()

@@ -156,8 +156,9 @@ def load_config_faces(config: TrainConfig) -> PackedFaces:
 
 def is_finished(config: TrainConfig, run_dir: Path, resumed: Checkpoint) -> bool:
     """Return whether the run has had its epochs, and has the statistics that come at the end."""
-    is_same = stored_config(config) == resumed.config
-    if resumed.epoch < config.epochs or not resumed.statistics or not is_same:
+    # what samples are drawn with is stored in best.pt
+    sampling = all(getattr(config, one) == resumed.config[one] for one in ("prior", "temperature"))
+    if resumed.epoch < config.epochs or not resumed.statistics or not sampling:
         return False
     best = run_dir / BEST
     if not best.exists() or load_checkpoint(best).statistics is None:

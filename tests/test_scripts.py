@@ -154,6 +154,24 @@ def test_a_finished_run_is_left_as_it_is(home, capsys):
     assert snapshot("runs") == before
 
 
+def test_a_finished_run_takes_another_prior_and_trains_nothing(celeba, capsys):
+    assert train.main([*SMALL, "--epochs", "1"]) == 0
+    before = open_run("runs/celeba-32").model.state_dict()
+    assert train.main(["--resume", "--prior", "gaussian"]) == 0
+    run = open_run("runs/celeba-32")
+    assert run.checkpoint.config["prior"] == "gaussian"
+    torch.testing.assert_close(run.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_run_whose_best_checkpoint_is_gone_gets_one_again(celeba):
+    assert train.main([*SMALL, "--epochs", "2"]) == 0
+    Path("runs/celeba-32/best.pt").unlink()
+    assert train.main(["--resume"]) == 0
+    best = load_checkpoint(Path("runs/celeba-32/best.pt"))
+    assert best.statistics is not None
+    assert best.training is None
+
+
 def test_resuming_completes_a_run_that_was_killed_before_its_statistics(celeba):
     assert train.main([*SMALL, "--epochs", "2"]) == 0
     expected = {}

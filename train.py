@@ -238,7 +238,7 @@ def save_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path) -> None:
         save_epoch_pictures(config, trainer, run_dir, f"epoch-{epoch:03d}.png")
 
 
-FACES_FOR_A_PICTURE = 2048
+FACES_FOR_A_PICTURE = 512
 
 
 def save_epoch_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:

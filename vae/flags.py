@@ -63,14 +63,16 @@ def check(config: Any) -> None:
 
 
 def _argument(entry: Field, hint: Any) -> dict[str, Any]:
-    """Return what argparse needs to know of a field."""
+    """Return what argparse needs to know of a field; --help shows defaults that can be typed."""
     argument = {k: rule for k, rule in entry.metadata.items() if k not in {*BOUNDS, "fixed"}}
-    # --help shows no default where there is none
-    argument["default"] = argparse.SUPPRESS if entry.default in (None, ()) else entry.default
+    default, hidden = entry.default, argparse.SUPPRESS
+    argument["default"] = hidden if isinstance(default, tuple | None) else default
     if isinstance(hint, types.UnionType):
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is tuple:
         hint, argument["nargs"] = typing.get_args(hint)[0], "+"
+        if default:
+            argument["help"] += f" (default: {' '.join(map(str, default))})"
     if hint is bool:
         return argument | {"action": argparse.BooleanOptionalAction}
     if "choices" not in argument:

@@ -31,6 +31,8 @@ from vae.models.coding import decode_codes, encode_batches
 from vae.training.statistics import training_statistics
 
 RUNS = Path("runs")
+WEAK_DIRECTION = 0.3
+"""length of a unit, as a fraction of the one by mean, below which an edit is hardly visible"""
 LAST, BEST = "last.pt", "best.pt"
 FACES = "faces.txt"
 """the names of a run's faces, a line each"""
@@ -169,7 +171,14 @@ class Run:
             known = np.isin(rows, self.faces.with_attributes(rows))
             has = torch.from_numpy(self.faces.attributes[rows[known], column])
             return one_unit(statistics, column, logistic_normal(self._training_codes[known], has))
-        return self._directions(method)[column]
+        direction, mean = self._directions(method)[column], self._directions("mean")[column]
+        fraction = (direction.norm() / mean.norm()).item()
+        if fraction < WEAK_DIRECTION:
+            print(
+                f"{name}: a unit by {method} has {fraction:.0%} of the length by mean, since most "
+                "of the difference belongs to other attributes; for larger edits: --method mean"
+            )
+        return direction
 
     @cache  # noqa: B019  a run lives as long as its script
     def _directions(self, method: str) -> Tensor:

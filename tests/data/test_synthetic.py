@@ -180,7 +180,7 @@ def test_a_complete_data_set_is_kept_and_an_incomplete_one_is_drawn_again(tmp_pa
     first.write_bytes(b"cut")
     write_synthetic(tmp_path, count=10, seed=1)
     assert first.read_bytes() == b"cut"
-    (tmp_path / "synthetic.json").unlink()
+    (tmp_path / ".synthetic.json").unlink()
     write_synthetic(tmp_path, count=10, seed=1)
     assert first.read_bytes() == drawn
 
@@ -191,7 +191,7 @@ def test_another_count_or_seed_replaces_the_whole_data_set(tmp_path):
     write_synthetic(tmp_path, count=10, seed=2)
     assert len(list((tmp_path / "img_align_celeba").iterdir())) == 10
     assert (tmp_path / "img_align_celeba" / "000001.jpg").read_bytes() != first
-    marker = json.loads((tmp_path / "synthetic.json").read_text())
+    marker = json.loads((tmp_path / ".synthetic.json").read_text())
     assert (marker["count"], marker["seed"]) == (10, 2)
 
 

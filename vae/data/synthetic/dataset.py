@@ -85,14 +85,14 @@ def write_synthetic(root: Path, count: int = 4000, seed: int = 0) -> None:
     """Write count synthetic faces into root in CelebA's layout, unless they are there already.
 
     Writes img_align_celeba/000001.jpg ..., list_attr_celeba.txt, list_eval_partition.txt (the first
-    80 % train, the next 10 % val, the rest test) and finally synthetic.json: a data set without it
+    80 % train, the next 10 % val, the rest test) and finally .synthetic.json: a set without it
     is incomplete and is drawn again.
 
     Raises UserError if count < 10.
     """
     if count < 10:
         raise UserError(f"the built-in data set needs at least 10 faces; got {count}")
-    marker = root / "synthetic.json"
+    marker = root / ".synthetic.json"
     label = json.dumps({"count": count, "seed": seed, "version": VERSION})
     if marker.is_file() and marker.read_text(encoding="utf-8") == label:
         return

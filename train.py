@@ -17,7 +17,7 @@ from config import RECIPES, TrainConfig
 from vae.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from vae.data.batches import batches
 from vae.data.download import download
-from vae.data.faces import PackedFaces, load_faces
+from vae.data.faces import load_config_faces
 from vae.device import pick_compile, pick_device, pick_precision, prepare_backend
 from vae.errors import Interrupted, RunStopped, StopSignal, UserError, script
 from vae.files import require_writable, write_csv, write_text
@@ -140,18 +140,6 @@ def describe_config(config: TrainConfig) -> str:
 def stored_config(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that describe the run, and not where it is or how it was started."""
     return asdict(config) | {"run_dir": None, "resume": None, "download": False}
-
-
-def load_config_faces(config: TrainConfig) -> PackedFaces:
-    """Return the packed faces that the configuration names."""
-    return load_faces(
-        config.data,
-        config.image_size,
-        config.cache_dir,
-        config.crop_size,
-        config.max_images,
-        config.skip_bad_images,
-    )
 
 
 def is_finished(config: TrainConfig, run_dir: Path, resumed: Checkpoint) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from config import JudgeConfig
 from vae.checkpoint import JudgeCheckpoint, save_checkpoint
-from vae.data.faces import PackedFaces, load_faces
+from vae.data.faces import PackedFaces, load_config_faces
 from vae.device import memory_format, pick_device, pick_precision, prepare_backend
 from vae.errors import UserError, script
 from vae.evaluation.report import print_report
@@ -47,14 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare_backend(device)
 
     # Load the faces
-    faces = load_faces(
-        config.data,
-        config.image_size,
-        config.cache_dir,
-        config.crop_size,
-        config.max_images,
-        config.skip_bad_images,
-    )
+    faces = load_config_faces(config)
     print(*faces.description, sep="\n")
     known_attributes(faces)
 

@@ -110,8 +110,10 @@ class Run:
         return decode_codes(self.model, z)
 
     def prior(self, name: str | None = None) -> Mixture:
-        """Return the prior of this name, by default the run's. Raises UserError if the
-        statistics are missing and cannot be computed."""
+        """Return the prior of this name, by default the run's.
+
+        Raises UserError if the statistics are missing and cannot be computed.
+        """
         name = name or self.checkpoint.config["prior"]
         statistics = None if name == "standard" else self.statistics
         return make_prior(name, statistics, self.arch["latent_dim"])

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,12 @@ class PackedFaces:
         arrays = (array for array in (self.attributes, self.known) if array is not None)
         parts = ("\n".join(self.attribute_names).encode(), *(array.tobytes() for array in arrays))
         return int(sha256(b"\n".join(parts)).hexdigest()[:15], 16)
+
+
+def load_config_faces(config: Any) -> PackedFaces:
+    """Return the faces that the data fields of TrainConfig or JudgeConfig name: see load_faces."""
+    names = ("data", "image_size", "cache_dir", "crop_size", "max_images", "skip_bad_images")
+    return load_faces(*(getattr(config, name) for name in names))
 
 
 def load_faces(

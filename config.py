@@ -10,8 +10,9 @@ from typing import Any
 
 PRIORS = ("standard", "gaussian", "mixture")
 METHODS = ("mean", "balanced", "round-trip", "logistic")
+ARCHITECTURES = ("listed", "skip")
 PRECISIONS = ("auto", "fp32", "bf16")
-RECIPE_NAMES = ("calibrated", "classic")
+RECIPE_NAMES = ("sharp", "calibrated", "classic")
 SHOWS = ("grid", "reconstructions", "interpolation", "histograms", "traversal")
 
 
@@ -37,9 +38,21 @@ class TrainConfig:
     cache_dir: str = option("data/cache", "folder of the packed arrays")
     skip_bad_images: bool = option(False, "leave out images that cannot be read")
     flip: bool = option(True, "mirror training images at random", fixed=True)
+    warp: float = option(
+        0.0,
+        "fraction of images warped in training: turned, scaled, shifted a little",
+        at_least=0,
+        at_most=1,
+        fixed=True,
+    )
 
     # Model
-    architecture: str = option("listed", "network to train", choices=("listed",), fixed=True)
+    architecture: str = option(
+        "listed",
+        "network; skip: a linear skip beside the listed layers",
+        choices=ARCHITECTURES,
+        fixed=True,
+    )
     latent_dim: int = option(200, "latent dimensions", at_least=2, at_most=65536, fixed=True)
     channels: tuple[int, ...] = option(
         (32, 64, 128, 256), "widths of the convolutions", at_least=1, at_most=65536, fixed=True
@@ -69,9 +82,21 @@ class TrainConfig:
         0.999, "decay of the weights' moving average; 0 disables", at_least=0, below=1, fixed=True
     )
 
+    # Refiner
+    refiner_epochs: int = option(
+        0, "passes to train the refiner after the VAE; 0: none", at_least=0
+    )
+    refiner_channels: tuple[int, ...] = option(
+        (32, 64, 128), "widths of its levels, multiples of 8", at_least=8, at_most=65536, fixed=True
+    )
+    refiner_noise: float = option(0.25, "its noise, in pixels of 0 .. 1", at_least=0, fixed=True)
+    refiner_learning_rate: float = option(1e-3, "Adam's learning rate, at the peak", above=0)
+
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
     temperature: float = option(1.0, "multiplies the noise of samples", at_least=0)
+    refine_steps: int = option(8, "steps of the refiner", at_least=0)
+    refine_strength: float = option(0.6, "how far to go to the refined face, 0 to 1", at_least=0)
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise", at_least=0, below=2**63, fixed=True)
@@ -94,6 +119,13 @@ class TrainConfig:
 
 
 RECIPES: dict[str, dict[str, Any]] = {
+    "sharp": {  # a linear skip, warped images, and a refiner
+        "architecture": "skip",
+        "warp": 0.7,
+        "learning_rate": 1e-3,
+        "epochs": 60,
+        "refiner_epochs": 60,
+    },
     "calibrated": {},  # the field defaults
     "classic": {  # the published objective and optimizer, samples from N(0, I)
         "likelihood": "classic",

@@ -1,7 +1,8 @@
-"""Train the VAE on CelebA, on a folder of images, or on the synthetic faces.
+"""Train the VAE on CelebA, on a folder of images, or on the synthetic faces; then its refiner.
 
 The run's folder gets config.json, metrics.csv (a line per epoch), curves.png, pictures of
-reconstructions and samples, last.pt, and best.pt (the best validation total).
+reconstructions and samples, last.pt, and best.pt (the best validation total). The refiner has
+metrics and curves of its own.
 """
 
 import json
@@ -17,15 +18,17 @@ from config import RECIPES, TrainConfig
 from vae.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from vae.data.batches import batches
 from vae.data.download import download
-from vae.data.faces import load_config_faces
+from vae.data.faces import PackedFaces, load_config_faces
 from vae.device import pick_compile, pick_device, pick_precision, prepare_backend
 from vae.errors import Interrupted, RunStopped, StopSignal, UserError, script
 from vae.files import require_writable, write_csv, write_text
 from vae.flags import as_flag, read_flags
-from vae.latent.codes import latent_statistics
+from vae.latent.codes import Statistics, latent_statistics
 from vae.latent.prior import make_prior
 from vae.models.build import build
-from vae.models.coding import decode_codes, encode_batches
+from vae.models.coding import encode_batches
+from vae.models.pca import fit_pca
+from vae.models.refiner import Refiner
 from vae.pictures.figures import save_curves
 from vae.pictures.images import above, save_grid
 from vae.run import (
@@ -38,6 +41,7 @@ from vae.run import (
     run_name,
 )
 from vae.training.parallel import join_ranks
+from vae.training.phases import RefinerTrainer, VAETrainer
 from vae.training.statistics import training_statistics
 from vae.training.trainer import Trainer
 
@@ -66,34 +70,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         faces = load_config_faces(config)
     ranks.print("\n".join(faces.description))
 
-    # Build the model, or take up where the run stopped
-    torch.manual_seed(config.seed)
-    names = ("architecture", "image_size", "channels", "latent_dim")
-    model = build({name: getattr(config, name) for name in names})
+    # Train
     compile = pick_compile(device, config.compile, ranks.size)
-    trainer = Trainer(
-        model, faces, config, device, precision=precision, compile=compile, ranks=ranks
-    )
-    if resumed:
-        require_same_faces(resumed, faces, run_dir)
-        trainer.load_state(resumed.training, resumed.weights, resumed.epoch, resumed.variance)
-    where = "on the device" if trainer.resident is not None else "read from the file"
-    ranks.print(f"computing on {ranks.size} x {device.type} in {precision}; pixels {where}")
-    ranks.print(f"writing to {run_dir}")
+    options = {"precision": precision, "compile": compile, "ranks": ranks}
+    ranks.print(f"computing on {ranks.size} x {device.type} in {precision}, writing to {run_dir}")
     if ranks.is_main:
         stored = stored_config(config) | {"device": str(device), "precision": precision}
         write_text(run_dir / "config.json", json.dumps(stored, indent=2) + "\n")
         write_text(run_dir / FACES, "".join(f"{name}\n" for name in faces.names))
-
-    # Train
+    if resumed:
+        require_same_faces(resumed, faces, run_dir)
     with StopSignal() as stop:
-        while trainer.epoch < config.epochs:
-            run_epoch(config, trainer, run_dir, stop)
-        stop.check(f"trained and saved {run_dir}; --resume adds the latent statistics")
-
-    # Keep the statistics of the codes beside the weights, for sampling and editing
+        if not resumed or not resumed.refiner:
+            run_epochs(
+                config, new_vae_trainer(config, faces, device, resumed, **options), run_dir, stop
+            )
+        # keep the statistics of the codes beside the weights, for sampling and editing
+        with ranks.main_first():
+            if ranks.is_main:
+                add_statistics(config, faces, device, run_dir)
+        if config.refiner_epochs:
+            trainer = new_refiner_trainer(config, faces, device, run_dir, resumed, **options)
+            run_epochs(config, trainer, run_dir, stop)
     if ranks.is_main:
-        add_statistics(trainer, run_dir)
         print(*sorted(run_dir.iterdir()), sep="\n")
 
 
@@ -121,9 +120,14 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
         if entry.metadata.get("fixed") and old != new:
             flag = as_flag(entry.name)
             raise UserError(f"the run has {flag} {old}; asked for {new}: start a new run")
-    begun = resumed.epoch + bool(resumed.training["steps"])
-    if config.epochs < begun:
-        raise UserError(f"--epochs is {config.epochs}, but the run has begun epoch {begun}")
+    begun = bool(resumed.training["steps"]) + (resumed.refiner or vars(resumed))["epoch"]
+    field = "refiner_epochs" if resumed.refiner else "epochs"
+    if getattr(config, field) < begun:
+        given = f"{as_flag(field)} is {getattr(config, field)}"
+        raise UserError(f"{given}, but the run has begun epoch {begun}")
+    if resumed.refiner and config.epochs != resumed.config["epochs"]:
+        kept = f"--epochs must stay {resumed.config['epochs']}"
+        raise UserError(f"{kept}: the run has a refiner, which is trained on this VAE")
     return config, path.parent, resumed
 
 
@@ -142,11 +146,17 @@ def stored_config(config: TrainConfig) -> dict[str, Any]:
     return asdict(config) | {"run_dir": None, "resume": None, "download": False}
 
 
+SAMPLING = ("prior", "temperature", "refine_steps", "refine_strength")
+
+
 def is_finished(config: TrainConfig, run_dir: Path, resumed: Checkpoint) -> bool:
     """Return whether the run has had its epochs, and has the statistics that come at the end."""
     # what samples are drawn with is stored in best.pt
-    sampling = all(getattr(config, one) == resumed.config[one] for one in ("prior", "temperature"))
-    if resumed.epoch < config.epochs or not resumed.statistics or not sampling:
+    sampling = all(getattr(config, one) == resumed.config[one] for one in SAMPLING)
+    refined = resumed.refiner["epoch"] if resumed.refiner else 0
+    if (not resumed.refiner and resumed.epoch < config.epochs) or refined < config.refiner_epochs:
+        return False
+    if not resumed.statistics or not sampling:
         return False
     best = run_dir / BEST
     if not best.exists() or load_checkpoint(best).statistics is None:
@@ -163,67 +173,98 @@ def has_new_table(config: TrainConfig, resumed: Checkpoint) -> bool:
     return faces.attributes is not None and faces.table_digest() != resumed.statistics["table"]
 
 
-def run_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path, stop: StopSignal) -> None:
-    """Train for an epoch and save; if interrupted, save the state; if stopped, give advice."""
+def new_vae_trainer(
+    config: TrainConfig,
+    faces: PackedFaces,
+    device: torch.device,
+    resumed: Checkpoint | None,
+    **options: Any,
+) -> VAETrainer:
+    """Return the trainer of a new VAE, or of a resumed one."""
+    torch.manual_seed(config.seed)
+    names = ("architecture", "image_size", "channels", "latent_dim")
+    model = build({name: getattr(config, name) for name in names})
+    if not resumed and config.architecture == "skip":
+        rows, label = faces.rows("train"), "principal components"
+        model.start_at(
+            fit_pca(lambda: batches(faces, rows, 512, device, label=label), config.latent_dim)
+        )
+    trainer = VAETrainer(model, faces, config, device, **options)
+    if resumed:
+        trainer.load_state(resumed.training, resumed.weights, resumed.epoch)
+    return trainer
+
+
+def new_refiner_trainer(
+    config: TrainConfig,
+    faces: PackedFaces,
+    device: torch.device,
+    run_dir: Path,
+    resumed: Checkpoint | None,
+    **options: Any,
+) -> RefinerTrainer:
+    """Return the trainer of a new refiner of the run's best VAE, or of a resumed one."""
+    best = load_checkpoint(run_dir / BEST)
+    vae = build_model(run_dir / BEST, best, device)
+    torch.manual_seed(config.seed)
+    refiner = Refiner(config.refiner_channels, config.refiner_noise)
+    trainer = RefinerTrainer(best, vae, refiner, faces, config, device, **options)
+    if resumed and resumed.refiner:
+        stored = resumed.refiner
+        trainer.load_state(resumed.training, stored["weights"], stored["epoch"])
+    return trainer
+
+
+def run_epochs(config: TrainConfig, trainer: Trainer, run_dir: Path, stop: StopSignal) -> None:
+    """Train the remaining epochs of a phase; save each one, and the state if interrupted."""
     last = run_dir / LAST
-    try:
-        trainer.run_epoch(stop)
-    except Interrupted as error:
+    while trainer.epoch < trainer.config.epochs:
+        try:
+            trainer.run_epoch(stop)
+        except Interrupted as error:
+            if trainer.ranks.is_main:
+                save_checkpoint(trainer.checkpoint(stored_config(config)), last)
+            note = f"saved {last}; continue with: python train.py --resume {run_dir}"
+            raise Interrupted(error.signal_number, note) from error
+        except RunStopped as error:
+            advice = f"resume from {last}" if last.exists() else "start again"
+            raise RunStopped(
+                f"{error}: {advice} with a lower --{trainer.prefix}learning-rate"
+            ) from error
         if trainer.ranks.is_main:
-            save_checkpoint(new_checkpoint(trainer), last)
-        note = f"saved {last}; continue with: python train.py --resume {run_dir}"
-        raise Interrupted(error.signal_number, note) from error
-    except RunStopped as error:
-        advice = f"resume from {last}" if last.exists() else "start again"
-        raise RunStopped(f"{error}: {advice} with a lower --learning-rate") from error
-    if trainer.ranks.is_main:
-        print_epoch(trainer)
-        save_epoch(config, trainer, run_dir)
-
-
-def new_checkpoint(trainer: Trainer) -> Checkpoint:
-    """Return the checkpoint of the trainer's present state."""
-    model, faces = trainer.averaged_model, trainer.faces
-    return Checkpoint(
-        config=stored_config(trainer.config),
-        arch=model.arch,
-        weights=model.state_dict(),
-        crop=faces.crop,
-        digest=faces.digest(),
-        epoch=trainer.epoch,
-        variance=trainer.variance,
-        training=trainer.state(),
-    )
+            print_epoch(trainer)
+            save_epoch(config, trainer, run_dir)
+    stop.check(f"saved {run_dir}; --resume does the rest")
 
 
 def print_epoch(trainer: Trainer) -> None:
-    """Print the most important numbers of the last epoch in one line; metrics.csv has all."""
+    """Print the most important numbers of the last epoch in one line; the table has all."""
     row = trainer.history[-1]
-    names = ("val_total", "val_recon", "val_kl", "train_total")
     # four significant digits
-    total, recon, kl, trained = (f"{float(f'{row[name]:.4g}'):,g}" for name in names)
-    print(
-        f"epoch {row['epoch']}/{trainer.config.epochs}  val {total} (recon {recon}, kl {kl})"
-        f"  PSNR {row['val_psnr']:.2f} dB  train {trained}"
-        f"  {row['images_per_second']:,.0f} images/s",
-        flush=True,
-    )
+    parts = {name: f"{float(f'{value:.4g}'):,g}" for name, value in row.items()}
+    line = f"{trainer.prefix}epoch {row['epoch']}/{trainer.config.epochs}  val {parts['val_total']}"
+    if "val_psnr" in row:
+        line += (
+            f" (recon {parts['val_recon']}, kl {parts['val_kl']})  PSNR {row['val_psnr']:.2f} dB"
+        )
+    speed = f"{row['images_per_second']:,.0f} images/s"
+    print(f"{line}  train {parts['train_total']}  {speed}", flush=True)
 
 
 def save_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path) -> None:
     """Write metrics, curves, checkpoints, and from time to time pictures."""
-    epoch, history = trainer.epoch, trainer.history
-    is_last = epoch == config.epochs
-    checkpoint = new_checkpoint(trainer)
-    write_csv(run_dir / "metrics.csv", history)
+    epoch, history, prefix = trainer.epoch, trainer.history, trainer.prefix
+    is_last = epoch == trainer.config.epochs
+    checkpoint = trainer.checkpoint(stored_config(config))
+    write_csv(run_dir / f"{prefix}metrics.csv", history)
     # best.pt first: a run that is killed in between repeats the epoch
     if history[-1]["val_total"] == min(row["val_total"] for row in history):
         save_checkpoint(replace(checkpoint, training=None), run_dir / BEST)
     if is_last or epoch % config.save_every_epochs == 0:
         save_checkpoint(checkpoint, run_dir / LAST)
     if is_last or epoch == 1 or epoch % config.sample_every_epochs == 0:
-        save_curves(history, run_dir / "curves.png")
-        save_epoch_pictures(config, trainer, run_dir, f"epoch-{epoch:03d}.png")
+        save_curves(history, run_dir / f"{prefix}curves.png")
+        save_epoch_pictures(config, trainer, run_dir, f"{prefix}epoch-{epoch:03d}.png")
 
 
 FACES_FOR_A_PICTURE = 512
@@ -234,30 +275,31 @@ def save_epoch_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, su
 
     A fitted prior is here one Gaussian of a part of the training faces' codes.
     """
-    model, faces = trainer.averaged_model, trainer.faces
+    vae, faces = trainer.trained_vae, trainer.faces
     x = next(batches(faces, faces.rows("val")[:32]))
-    mu, _ = encode_batches(model, [x])
-    save_grid(above(x, decode_codes(model, mu), 8), run_dir / f"reconstructions-{suffix}", 8)
+    mu, _ = encode_batches(vae, [x])
+    save_grid(above(x, trainer.draw(mu), 8), run_dir / f"reconstructions-{suffix}", 8)
     rows = faces.rows("train")[:FACES_FOR_A_PICTURE]
     images = batches(faces, rows, device=trainer.device, resident=trainer.resident)
     name = "standard" if config.prior == "standard" else "gaussian"
-    prior = make_prior(name, latent_statistics(*encode_batches(model, images)), config.latent_dim)
+    prior = make_prior(name, latent_statistics(*encode_batches(vae, images)), config.latent_dim)
     z = prior.sample(config.seed, range(64), config.temperature)
-    save_grid(decode_codes(model, z), run_dir / f"samples-{suffix}", 8)
+    save_grid(trainer.draw(z), run_dir / f"samples-{suffix}", 8)
 
 
-def add_statistics(trainer: Trainer, run_dir: Path) -> None:
+def add_statistics(
+    config: TrainConfig, faces: PackedFaces, device: torch.device, run_dir: Path
+) -> None:
     """Store the statistics of the training codes in last.pt and best.pt, where they are missing."""
-    last, best_path = new_checkpoint(trainer), run_dir / BEST
-    last.statistics = training_statistics(trainer.averaged_model, trainer.faces, trainer.resident)
-    best = load_checkpoint(best_path) if best_path.exists() else last
-    if best.epoch == last.epoch:
-        best.statistics = last.statistics
-    elif best.statistics is None or best.statistics["table"] != last.statistics["table"]:
-        model = build_model(best_path, best, trainer.device)
-        best.statistics = training_statistics(model, trainer.faces, trainer.resident)
-    save_checkpoint(replace(best, config=last.config, training=None), best_path)
-    save_checkpoint(last, run_dir / LAST)
+    found: dict[int, Statistics] = {}
+    for path in (run_dir / BEST, run_dir / LAST):
+        checkpoint = load_checkpoint(path)
+        old, epoch = checkpoint.statistics, checkpoint.epoch
+        if old is None or old["table"] != faces.table_digest():
+            if epoch not in found:
+                found[epoch] = training_statistics(build_model(path, checkpoint, device), faces)
+            checkpoint.statistics = found[epoch]
+        save_checkpoint(replace(checkpoint, config=stored_config(config)), path)
 
 
 if __name__ == "__main__":

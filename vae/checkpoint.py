@@ -16,8 +16,9 @@ from vae.device import memory_format
 from vae.errors import UserError
 from vae.files import write_whole
 from vae.models.build import build
+from vae.models.refiner import Refiner
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass
@@ -38,8 +39,10 @@ class Checkpoint:
     """of the decoder"""
     statistics: dict[str, Any] | None = None
     """of the training codes under weights, and what is fitted to them; None before the end"""
+    refiner: dict[str, Any] | None = None
+    """arch, weights and epoch of the refiner; None before it is trained"""
     training: dict[str, Any] | None = None
-    """optimizer, counters and history for --resume; None in best.pt"""
+    """optimizer, counters and history of the phase for --resume; None in best.pt"""
     format: int = FORMAT
 
 
@@ -101,9 +104,21 @@ def build_model(path: Path, checkpoint: Checkpoint | JudgeCheckpoint, device: to
 
     Raises UserError if the weights do not fit.
     """
+    return _with_weights(path, vars(checkpoint), device)
+
+
+def build_refiner(path: Path, checkpoint: Checkpoint, device: torch.device) -> Refiner | None:
+    """Return the refiner of the checkpoint at path, on device, for use; None if it has none.
+
+    Raises UserError if the weights do not fit.
+    """
+    return checkpoint.refiner and _with_weights(path, checkpoint.refiner, device)
+
+
+def _with_weights(path: Path, stored: dict[str, Any], device: torch.device) -> Any:
     try:
-        model: nn.Module = build(checkpoint.arch)
-        model.load_state_dict(checkpoint.weights)
+        model: nn.Module = build(stored["arch"])
+        model.load_state_dict(stored["weights"])
     except (TypeError, ValueError, LookupError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its weights do not fit its network") from error
     return model.to(device, memory_format=memory_format(device)).eval()

@@ -62,6 +62,17 @@ def seeded_noise(seed: int, indices: Iterable[int], latent_dim: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+def image_noise(seed: int, indices: Iterable[int], image_size: int) -> Tensor:
+    """Return standard normal noise, (N, 3, S, S); an image depends only on seed and its index."""
+    shape = (3, image_size, image_size)
+    # 2: other noise than that of the codes
+    noise = [
+        np.random.default_rng((seed, index, 2)).standard_normal(shape, np.float32)
+        for index in indices
+    ]
+    return torch.from_numpy(np.stack(noise))
+
+
 def sample_posterior(mu: Tensor, logvar: Tensor, seed: int, first: int = 0) -> Tensor:
     """Return one sample of each posterior, (N, D).
 

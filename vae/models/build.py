@@ -6,9 +6,16 @@ from typing import Any
 from torch import nn
 
 from vae.models.judge import Judge
+from vae.models.refiner import Refiner
+from vae.models.skip import SkipVAE
 from vae.models.vae import VAE
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"listed": VAE, "judge": Judge}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "listed": VAE,
+    "skip": SkipVAE,
+    "refiner": Refiner,
+    "judge": Judge,
+}
 
 
 def build(arch: Mapping[str, Any]) -> nn.Module:

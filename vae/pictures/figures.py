@@ -79,16 +79,17 @@ def save_histograms(
 
 
 def save_curves(history: Sequence[Mapping[str, float]], path: Path) -> str:
-    """Write the curves of total, recon, kl and PSNR over the epochs of a run."""
-    figure = Figure(figsize=(12, 3), layout="constrained")
+    """Write the curves of total and, where they are, recon, kl and PSNR over the epochs."""
+    terms = [one for one in ("total", "recon", "kl", "psnr") if f"val_{one}" in history[0]]
+    figure = Figure(figsize=(3 * len(terms), 3), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    panels = zip(figure.subplots(1, 4), ("total", "recon", "kl", "psnr"), strict=True)
-    for axes, term in panels:
+    for axes, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
         for split, colour in (("train", "C0"), ("val", "C1")):
             if f"{split}_{term}" in history[0]:
                 values = [row[f"{split}_{term}"] for row in history]
                 axes.plot(epochs, values, ".-", color=colour, label=split)
-        title = "PSNR from mu, dB" if term == "psnr" else f"{term}, nats per image"
+        nats = f"{term}, nats per image" if len(terms) > 1 else term
+        title = "PSNR from mu, dB" if term == "psnr" else nats
         axes.set(title=title, xlabel="epoch")
         axes.legend()
         axes.grid(alpha=0.3)

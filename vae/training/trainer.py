@@ -1,10 +1,11 @@
-"""A model in training: one step, one epoch, and the state from which a run resumes."""
+"""A network in training: one step, one epoch, and the state from which a run resumes."""
 
 import copy
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,27 +13,32 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from vae.checkpoint import Checkpoint
 from vae.data.batches import batches, place_pixels
 from vae.data.faces import PackedFaces
-from vae.device import autocast, memory_format
+from vae.device import memory_format
 from vae.errors import Interrupted, RunStopped, StopSignal, UserError
-from vae.training.loss import CLASSIC_VARIANCE, vae_loss
+from vae.training.augmentation import warp
 from vae.training.parallel import ALONE, Ranks
 from vae.training.schedule import epoch_order, learning_rate_at, seed_generators
-from vae.training.validation import validate
 
 READ_EVERY_STEPS = 20
 """between two readings of the losses: a reading waits for the device"""
 
-TERMS = ("total", "recon", "kl", "variance", "gradient_norm")
 
-
-class Trainer:
-    """A model in training, and how far it has come.
+class Trainer(ABC):
+    """A network in training, and how far it has come; a subclass says what it is trained for.
 
     config has the training fields of TrainConfig. The order of an epoch and the noise of a step
     depend on the seed and their numbers alone: a resumed run equals a run without interruption.
     """
+
+    TERMS: ClassVar[tuple[str, ...]]
+    """names of what losses returns"""
+    prefix: ClassVar[str] = ""
+    """of the phase's files"""
+    trained_vae: nn.Module
+    """the VAE as it would be used now"""
 
     def __init__(
         self,
@@ -61,21 +67,41 @@ class Trainer:
         shared = ranks.share(self.model)
         self.network = torch.compile(shared) if compile else shared
         self.average = copy.deepcopy(self.model) if config.ema_decay else None
-        self.optimizer = torch.optim.Adam(self.model.parameters(), config.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameter_groups(), config.learning_rate, fused=True)
         self.resident = place_pixels(faces, device)
 
         self.epoch, self.history = 0, []
-        self.variance = CLASSIC_VARIANCE
+        self.terms = (*self.TERMS, "gradient_norm")
         self._start_epoch()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups of parameters; scale multiplies the learning rate."""
+        return [{"params": list(self.model.parameters()), "scale": 1.0}]
+
+    @abstractmethod
+    def draw(self, z: Tensor) -> Tensor:
+        """Return the images (N, 3, S, S) that the codes z (N, D) would give now, on the CPU."""
+
+    @abstractmethod
+    def losses(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the TERMS of a batch of training images x; the first is minimised."""
+
+    @abstractmethod
+    def checkpoint(self, config: dict[str, Any]) -> Checkpoint:
+        """Return a checkpoint of the present state, with the settings of the run."""
+
+    @abstractmethod
+    def validate(self, means: Mapping[str, float], stop: StopSignal | None) -> dict[str, float]:
+        """Return what is measured on the val split after an epoch with these means of TERMS."""
 
     def _start_epoch(self) -> None:
         self.steps = self.images = 0
         self.unread: list[tuple[Tensor, int]] = []
-        self.sums = np.zeros(len(TERMS))
+        self.sums = np.zeros(len(self.terms))
 
     @property
     def averaged_model(self) -> nn.Module:
-        """The model for pictures, validation and use: the moving average if there is one."""
+        """The model for validation and use: the moving average if there is one."""
         return self.average or self.model
 
     @property
@@ -84,17 +110,17 @@ class Trainer:
         return self.epoch * self.steps_per_epoch + self.steps
 
     def step(self, x: Tensor) -> Tensor:
-        """Take one training step on batch x; return its TERMS, detached and not yet read."""
+        """Take one training step on batch x; return its terms, detached and not yet read."""
         config, step = self.config, self.steps_done
         steps = config.epochs * self.steps_per_epoch
         rate = learning_rate_at(step, steps, config.learning_rate, config.schedule)
+        if config.warp:
+            x = warp(x, config.warp)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with autocast(x.device, self.precision):
-            x_hat, mu, logvar = self.network(x)
-        loss = vae_loss(x_hat, x, mu, logvar, config.beta, config.likelihood)
+            group["lr"] = rate * group["scale"]
+        losses = self.losses(x)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        losses[0].backward()
         norm = clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
         self.optimizer.step()
         if self.average:
@@ -102,7 +128,7 @@ class Trainer:
             update_average(
                 self.average, self.model, min(config.ema_decay, (1 + step) / (10 + step))
             )
-        terms = torch.stack([term.detach() for term in (*loss, norm)])
+        terms = torch.stack([term.detach() for term in (*losses, norm)])
         self.steps += 1
         self.images += len(x) * self.ranks.size
         self.unread.append((terms, len(x) * self.ranks.size))
@@ -116,13 +142,14 @@ class Trainer:
         start = time.perf_counter()
         trained = self._train(stop)
         speed = trained / (time.perf_counter() - start)
-        means = dict(zip(TERMS, self._means(), strict=True))
-        self.variance = means["variance"]
+        means = dict(zip(self.terms, self._means(), strict=True))
         metrics = {"epoch": self.epoch + 1}
         metrics |= {f"train_{name}": value for name, value in means.items()}
         if self.ranks.is_main:
-            metrics |= {f"val_{name}": value for name, value in self._validate(stop).items()}
-        metrics |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "beta": self.config.beta}
+            # with several ranks, one must not stop while the others go on
+            measured = self.validate(means, stop if self.ranks.size == 1 else None)
+            metrics |= {f"val_{name}": value for name, value in measured.items()}
+        metrics |= {"learning_rate": self.optimizer.param_groups[0]["lr"]}
         metrics |= {"images_per_second": speed, "seconds": time.perf_counter() - start}
         self.history.append(metrics)
         self.epoch += 1
@@ -170,14 +197,10 @@ class Trainer:
             resident=self.resident,
         )
 
-    def _validate(self, stop: StopSignal) -> dict[str, float]:
+    def val_batches(self) -> Iterator[Tensor]:
+        """Yield the images of the val split."""
         rows = self.faces.rows("val")
-        images = batches(self.faces, rows, device=self.device, label="validating")
-        # with several ranks, one must not stop while the others go on
-        alone = stop if self.ranks.size == 1 else None
-        config, model = self.config, self.averaged_model
-        settings = (config.beta, config.seed, config.likelihood, self.variance)
-        return validate(model, images, *settings, alone)
+        return batches(self.faces, rows, device=self.device, label="validating")
 
     def _read(self) -> None:
         """Add the unread terms to the sums. Raises RunStopped, naming the step, if not finite."""
@@ -186,15 +209,16 @@ class Trainer:
         terms = torch.stack([terms for terms, _ in self.unread])
         terms = self.ranks.mean(terms).cpu().double().numpy()
         for step, values in enumerate(terms, self.steps - len(terms) + 1):
-            for name, value in zip(("recon", "kl"), values[1:3], strict=True):
-                if not math.isfinite(value):
+            # the total comes last: its parts say more
+            for term in (*range(1, len(self.TERMS)), 0):
+                if not math.isfinite(values[term]):
                     where = f"at epoch {self.epoch + 1}, step {step}"
-                    raise RunStopped(f"{name} became {value} {where}")
+                    raise RunStopped(f"{self.TERMS[term]} became {values[term]} {where}")
         self.sums += np.array([count for _, count in self.unread]) @ terms
         self.unread.clear()
 
     def _means(self) -> list[float]:
-        """Return the means of TERMS over the images of the epoch that have been read."""
+        """Return the means of the terms over the images of the epoch that have been read."""
         unread = sum(count for _, count in self.unread)
         return (self.sums / max(self.images - unread, 1)).tolist()
 
@@ -215,15 +239,13 @@ class Trainer:
             "history": self.history,
         }
 
-    def load_state(
-        self, state: dict[str, Any], averaged: dict[str, Tensor], epoch: int, variance: float
-    ) -> None:
+    def load_state(self, state: dict[str, Any], averaged: dict[str, Tensor], epoch: int) -> None:
         """Take up a state, with what the checkpoint keeps beside it."""
         self.model.load_state_dict(state["weights"])
         if self.average:
             self.average.load_state_dict(averaged)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.variance, self.history = epoch, variance, list(state["history"])
+        self.epoch, self.history = epoch, list(state["history"])
         self.steps, self.images = state["steps"], state["images"]
         self.sums = np.array(state["sums"])
 

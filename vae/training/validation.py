@@ -1,4 +1,4 @@
-"""The validation of a model: its bound and its reconstructions on held-out faces."""
+"""The validation of the two networks on held-out faces: a VAE's bound, a refiner's loss."""
 
 import math
 from collections.abc import Iterable
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from vae.device import device_of
 from vae.errors import RunStopped, StopSignal
 from vae.evaluation.metrics import active_units, psnr
-from vae.latent.codes import sample_posterior
+from vae.latent.codes import image_noise, sample_posterior
+from vae.models.refiner import Refiner, flow_loss
 from vae.training.loss import kl_divergence, reconstruction_term, squared_error
 
 
@@ -40,7 +41,7 @@ def validate(
         mu, logvar = model.encode(x)
         z = sample_posterior(mu, logvar, seed, first=count)
         nats, _ = reconstruction_term(model.decode(z), x, likelihood, variance)
-        sse = squared_error(model.decode(mu), x)
+        sse = squared_error(model.decode(mu).clamp(0, 1), x)
         terms = torch.stack([nats, kl_divergence(mu, logvar), sse])
         sums += terms.cpu().double().sum(1)
         means.append(mu.cpu())
@@ -58,3 +59,34 @@ def validate(
         "psnr": psnr(sse, x.shape[-1]),
         "active_units": int(active_units(torch.cat(means)).sum()),
     }
+
+
+@torch.no_grad()
+def validate_refiner(
+    vae: nn.Module,
+    refiner: Refiner,
+    images: Iterable[Tensor],
+    seed: int,
+    stop: StopSignal | None = None,
+) -> dict[str, float]:
+    """Return total, the loss of the refiner; its noise depends on the seed and the image alone.
+
+    Raises RunStopped if it is not finite.
+    """
+    refiner.eval()
+    total, count, device = 0.0, 0, device_of(refiner)
+    for x in images:
+        x = x.to(device)
+        numbers = range(count, count + len(x))
+        mu, logvar = vae.encode(x)
+        x_hat = vae.decode(sample_posterior(mu, logvar, seed, first=count)).clamp(0, 1)
+        # evenly spread times, in an order that mixes them over neighbouring images
+        time = torch.tensor([number * 0.618034 % 1 for number in numbers], device=device)
+        noise = refiner.noise * image_noise(seed, numbers, x.shape[-1]).to(device)
+        total += flow_loss(refiner, x, x_hat, noise, time).sum().item()
+        count += len(x)
+        if stop:
+            stop.check()
+    if not math.isfinite(total):
+        raise RunStopped(f"validation gave total {total}")
+    return {"total": total / count}

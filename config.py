@@ -47,6 +47,9 @@ class TrainConfig:
     )
 
     # Model
+    init: str | None = option(
+        None, "start from the network of this checkpoint, run folder, or pretrained", fixed=True
+    )
     architecture: str = option(
         "listed",
         "network; skip: a linear skip beside the listed layers",
@@ -144,7 +147,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 class GenerateConfig:
     """generate.py."""
 
-    checkpoint: str | None = option(None, "checkpoint or run folder; default: the newest run")
+    checkpoint: str | None = option(
+        None, "checkpoint, run folder, or pretrained; default: the newest run"
+    )
     data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 
@@ -159,6 +164,11 @@ class GenerateConfig:
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
+
+    # Refiner
+    refine: bool = option(True, "refine faces where the checkpoint has a refiner")
+    refine_steps: int | None = option(None, "steps; default: the run's", at_least=1)
+    refine_strength: float | None = option(None, "0 to 1; default: the run's", at_least=0)
 
     # Output
     output: str | None = option(None, "picture to write; default: in the run's folder")
@@ -179,7 +189,9 @@ DEFAULT_ATTRIBUTES = ("Smiling", "Eyeglasses")
 class ManipulateConfig:
     """manipulate.py."""
 
-    checkpoint: str | None = option(None, "checkpoint or run folder; default: the newest run")
+    checkpoint: str | None = option(
+        None, "checkpoint, run folder, or pretrained; default: the newest run"
+    )
     data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 
@@ -223,7 +235,9 @@ class ManipulateConfig:
 class EvaluateConfig:
     """evaluate.py."""
 
-    checkpoint: str | None = option(None, "checkpoint or run folder; default: the newest run")
+    checkpoint: str | None = option(
+        None, "checkpoint, run folder, or pretrained; default: the newest run"
+    )
     data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     split: str = option("test", "split to measure on", choices=("train", "val", "test"))

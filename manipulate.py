@@ -150,7 +150,9 @@ def write_edit(
     config: ManipulateConfig, run: Run, edit: Edit, labels: list[str], subject: str, path: Path
 ) -> list[str]:
     """Write the picture of an edit, its GIF and its single faces; return the lines to print."""
-    x = run.decode(edit.codes.flatten(0, 1)).unflatten(0, edit.codes.shape[:2])
+    faces, columns = edit.codes.shape[:2]
+    numbers = [number for number in range(faces) for _ in range(columns)]
+    x = run.draw(edit.codes.flatten(0, 1), numbers, config).unflatten(0, (faces, columns))
     rows, title = labels, f"{edit.title} ({describe_method(config)})"
     if edit.notes:
         rows = [f"{label}: {note}" for label, note in zip(labels, edit.notes, strict=True)]
@@ -158,7 +160,7 @@ def write_edit(
     lines = [save_labelled_grid(x, path, edit.columns, rows, title)]
     if config.gif:
         z = lerp(edit.codes[:, 0], edit.codes[:, -1], GIF_FRAMES)
-        frames = [run.decode(codes) for codes in z.unbind(1)]
+        frames = [run.draw(codes, range(faces), config) for codes in z.unbind(1)]
         lines.append(save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(labels))))
     if config.files:
         # such as 0-Smiling+1 and 0-arithmetic-after

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from config import RECIPES, TrainConfig
-from vae.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from vae.checkpoint import Checkpoint, build_model, build_refiner, load_checkpoint, save_checkpoint
 from vae.data.batches import batches
 from vae.data.download import download
 from vae.data.faces import PackedFaces, load_config_faces
@@ -104,6 +104,8 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
     config = read_flags(TrainConfig, argv, __doc__)
     if config.resume is None:
         config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
+        if config.init is not None:
+            config = read_init(config, argv)
         name = run_name(config.data, config.image_size)
         return config, choose_run_dir(config.run_dir, name), None
     path = find_checkpoint(config.resume or None, LAST)
@@ -129,6 +131,21 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
         kept = f"--epochs must stay {resumed.config['epochs']}"
         raise UserError(f"{kept}: the run has a refiner, which is trained on this VAE")
     return config, path.parent, resumed
+
+
+def read_init(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
+    """Return the configuration with the networks of --init; a flag that differs is an error."""
+    path = find_checkpoint(config.init)
+    stored = load_checkpoint(path)
+    arch = dict(stored.arch)
+    if stored.refiner:
+        arch |= {f"refiner_{name}": stored.refiner["arch"][name] for name in ("channels", "noise")}
+    config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe] | arch)
+    for name, value in arch.items():
+        given = getattr(config, name)
+        if (list(given) if isinstance(given, tuple) else given) != value:
+            raise UserError(f"{path} has {as_flag(name)} {value}; asked for {given}")
+    return config
 
 
 def describe_config(config: TrainConfig) -> str:
@@ -184,7 +201,10 @@ def new_vae_trainer(
     torch.manual_seed(config.seed)
     names = ("architecture", "image_size", "channels", "latent_dim")
     model = build({name: getattr(config, name) for name in names})
-    if not resumed and config.architecture == "skip":
+    if config.init is not None and not resumed:
+        path = find_checkpoint(config.init)
+        model = build_model(path, load_checkpoint(path), device)
+    elif config.architecture == "skip" and not resumed:
         rows, label = faces.rows("train"), "principal components"
         model.start_at(
             fit_pca(lambda: batches(faces, rows, 512, device, label=label), config.latent_dim)
@@ -208,6 +228,9 @@ def new_refiner_trainer(
     vae = build_model(run_dir / BEST, best, device)
     torch.manual_seed(config.seed)
     refiner = Refiner(config.refiner_channels, config.refiner_noise)
+    if config.init is not None and not resumed:
+        path = find_checkpoint(config.init)
+        refiner = build_refiner(path, load_checkpoint(path), device) or refiner
     trainer = RefinerTrainer(best, vae, refiner, faces, config, device, **options)
     if resumed and resumed.refiner:
         stored = resumed.refiner

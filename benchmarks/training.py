@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Compose, RandomHorizontalFlip, Resize, ToTensor
 
 from config import RECIPES, TrainConfig
-from vae.checkpoint import Checkpoint, save_checkpoint
+from vae.checkpoint import save_checkpoint
 from vae.data.celeba import find_faces
 from vae.data.decoding import crop_box
 from vae.data.faces import PackedFaces, load_faces
@@ -36,8 +36,9 @@ from vae.data.packing import usable_cores
 from vae.device import pick_compile, pick_device, pick_precision, prepare_backend
 from vae.errors import StopSignal, UserError, script
 from vae.models.vae import VAE
+from vae.training.phases import VAETrainer
 from vae.training.schedule import epoch_order
-from vae.training.trainer import READ_EVERY_STEPS, Trainer
+from vae.training.trainer import READ_EVERY_STEPS
 
 
 @script
@@ -177,7 +178,7 @@ class Ours:
     def __init__(self, args: argparse.Namespace, faces: PackedFaces, recipe: str) -> None:
         config, self.device = TrainConfig(recipe=recipe, **RECIPES[recipe]), args.device
         options = {"precision": args.precision, "compile": args.compile}
-        self.trainer = Trainer(new_model(args), faces, config, args.device, **options)
+        self.trainer = VAETrainer(new_model(args), faces, config, args.device, **options)
 
     def batches(self) -> Iterator[Tensor]:
         """Yield batches (B, 3, S, S) on the device without end, under train.py's settings."""
@@ -215,7 +216,7 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def print_full(trainer: Trainer, epochs: int) -> None:
+def print_full(trainer: VAETrainer, epochs: int) -> None:
     """Train for an epoch that compiles, then for epochs more; print the seconds of each part."""
     prepare_backend(trainer.device)
     with StopSignal() as stop:
@@ -226,9 +227,7 @@ def print_full(trainer: Trainer, epochs: int) -> None:
     validation = sum(row["seconds"] for row in rows) - training
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        weights, state = trainer.averaged_model.state_dict(), trainer.state()
-        checkpoint = Checkpoint({}, {}, weights, "largest", "", trainer.epoch, 0.5, training=state)
-        save_checkpoint(checkpoint, Path(folder, "last.pt"))
+        save_checkpoint(trainer.checkpoint({}), Path(folder, "last.pt"))
     saving = time.perf_counter() - start
     print(f"first epoch, which compiles: {first['seconds']:.2f} s; one checkpoint: {saving:.2f} s")
     print(f"{epochs} epochs more: training {training:.2f} s, validation {validation:.2f} s")

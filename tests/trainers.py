@@ -6,7 +6,7 @@ import torch
 from config import RECIPES, TrainConfig
 from vae.data.faces import PackedFaces
 from vae.models.vae import VAE
-from vae.training.trainer import Trainer
+from vae.training.phases import VAETrainer
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def make_trainer(faces, make_model=make_model, device=CPU, **settings):
     precision = settings.get("precision", "fp32")
     config = make_config(**settings)
     torch.manual_seed(config.seed)
-    return Trainer(make_model(), faces, config, device, precision=precision, **arguments)
+    return VAETrainer(make_model(), faces, config, device, precision=precision, **arguments)
 
 
 def without_noise(model):

@@ -12,13 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vae.checkpoint import Checkpoint, JudgeCheckpoint, build_model, load_checkpoint
+from vae.checkpoint import (
+    Checkpoint,
+    JudgeCheckpoint,
+    build_model,
+    build_refiner,
+    load_checkpoint,
+)
 from vae.data.batches import batches
 from vae.data.decoding import Crop, read_pictures
 from vae.data.faces import PackedFaces, load_faces
 from vae.device import pick_device, prepare_backend
 from vae.errors import UserError
-from vae.latent.codes import Statistics
+from vae.latent.codes import Statistics, image_noise
 from vae.latent.directions import (
     attribute_directions,
     class_counts,
@@ -27,10 +33,13 @@ from vae.latent.directions import (
     one_unit,
 )
 from vae.latent.prior import Mixture, make_prior
-from vae.models.coding import decode_codes, encode_batches
+from vae.models.coding import decode_codes, encode_batches, refine_images
+from vae.models.refiner import Refiner
 from vae.training.statistics import training_statistics
 
 RUNS = Path("runs")
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+"""the folder of the model that comes with the repository"""
 WEAK_DIRECTION = 0.3
 """length of a unit, as a fraction of the one by mean, below which an edit is hardly visible"""
 LAST, BEST = "last.pt", "best.pt"
@@ -52,8 +61,8 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The folder of the checkpoint."""
-        return self.path.parent
+        """Where pictures go: the folder of the checkpoint; for the pretrained one in RUNS."""
+        return RUNS / "pretrained" if self.path.parent == PRETRAINED else self.path.parent
 
     @property
     def arch(self) -> dict[str, Any]:
@@ -107,7 +116,43 @@ class Run:
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the decoded images (N, 3, S, S) in [0, 1] of codes z (N, D)."""
-        return decode_codes(self.model, z)
+        return decode_codes(self.model, z).clamp(0, 1)
+
+    @cached_property
+    def refiner(self) -> Refiner | None:
+        """The refiner, if the run has one."""
+        return build_refiner(self.path, self.checkpoint, self.device)
+
+    def refine(
+        self,
+        x_hat: Tensor,
+        numbers: Sequence[int],
+        seed: int = 0,
+        steps: int | None = None,
+        strength: float | None = None,
+    ) -> Tensor:
+        """Return decoded images x_hat (N, 3, S, S) refined, or unchanged without a refiner.
+
+        The noise of a face depends on seed and its number alone: a face keeps it in all frames of a
+        sweep. steps and strength are by default the run's.
+        """
+        config = self.checkpoint.config
+        steps = config["refine_steps"] if steps is None else steps
+        if not self.refiner or not steps:
+            return x_hat
+        strength = config["refine_strength"] if strength is None else strength
+        noise = image_noise(seed, numbers, x_hat.shape[-1])
+        return refine_images(self.refiner, x_hat, noise, steps, strength)
+
+    def draw(self, z: Tensor, numbers: Sequence[int], config: Any) -> Tensor:
+        """Return the images of codes z as a script shows them: decoded and, by default, refined.
+
+        config has the script's seed, refine, refine_steps and refine_strength.
+        """
+        x_hat = self.decode(z)
+        if not config.refine:
+            return x_hat
+        return self.refine(x_hat, numbers, config.seed, config.refine_steps, config.refine_strength)
 
     def prior(self, name: str | None = None) -> Mixture:
         """Return the prior of this name, by default the run's.
@@ -234,6 +279,8 @@ def _find_judge(role: str, folder: str | None, run: Run) -> Path:
     name = f"{run_name(data, size)}-judges"
     folders = [Path(folder)] if folder else [RUNS / name, *RUNS.glob(f"{name}-[0-9]*")]
     found = [path for place in folders if (path := place / f"{role}.pt").exists()]
+    if not folder and (not found or run.path.parent == PRETRAINED):
+        found = [path for path in [PRETRAINED / f"{role}.pt"] if path.exists()]
     if not found:
         command = f"python train_judge.py --data {data} --image-size {size}"
         command += f" --crop-size {crop}" if crop else ""
@@ -283,8 +330,11 @@ def require_same_table(statistics: Statistics, faces: PackedFaces) -> None:
 def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:
     """Return the checkpoint that path means: itself, or the preferred one of a run's folder.
 
-    Without path, the newest run's. Raises UserError if there is none.
+    Without path, the newest run's, else the pretrained one, which "pretrained" means too. Raises
+    UserError if there is none.
     """
+    if path == "pretrained" or (path is None and not runs() and PRETRAINED.is_dir()):
+        path = PRETRAINED
     path = newest_run() if path is None else Path(path)
     if not path.is_dir():
         return path
@@ -295,15 +345,19 @@ def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:
     raise UserError(f"no checkpoint in {path}: looked for {', '.join(names)}")
 
 
+def runs() -> list[Path]:
+    """Return the folders in runs/ that have a checkpoint."""
+    return [path for path in RUNS.glob("*") if (path / LAST).exists() or (path / BEST).exists()]
+
+
 def newest_run() -> Path:
     """Return the folder in runs/ whose last.pt, else best.pt, is newest.
 
     Raises UserError if there is none.
     """
-    folders = [path for path in RUNS.glob("*") if (path / LAST).exists() or (path / BEST).exists()]
-    if not folders:
+    if not runs():
         raise UserError(f"no run under {RUNS}/: train one (python train.py), or pass its path")
-    return max(folders, key=lambda path: find_checkpoint(path, LAST).stat().st_mtime)
+    return max(runs(), key=lambda path: find_checkpoint(path, LAST).stat().st_mtime)
 
 
 def choose_run_dir(path: str | None, name: str) -> Path:

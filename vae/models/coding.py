@@ -25,11 +25,10 @@ def encode_batches(model: nn.Module, batches: Iterable[Tensor]) -> tuple[Tensor,
 
 @torch.no_grad()
 def decode_codes(model: nn.Module, z: Tensor, batch_size: int = 64) -> Tensor:
-    """Return the decoded images (N, 3, S, S) of codes z (N, D), in [0, 1], on the CPU."""
+    """Return the decoded images (N, 3, S, S) of codes z (N, D), on the CPU, not clamped."""
     model.eval()
     device = device_of(model)
-    images = [model.decode(part.to(device)).cpu() for part in z.split(batch_size)]
-    return torch.cat(images).clamp(0, 1)
+    return torch.cat([model.decode(part.to(device)).cpu() for part in z.split(batch_size)])
 
 
 def refine_images(

@@ -101,7 +101,7 @@ class RefinerTrainer(Trainer):
         """Return the decoded images of codes z, refined."""
         noise = image_noise(self.config.seed, range(len(z)), self.faces.pixels.shape[1])
         steps, strength = self.config.refine_steps, self.config.refine_strength
-        x_hat = decode_codes(self.trained_vae, z)
+        x_hat = decode_codes(self.trained_vae, z).clamp(0, 1)
         return refine_images(self.averaged_model, x_hat, noise, steps, strength)
 
     def losses(self, x: Tensor) -> tuple[Tensor]:

@@ -202,7 +202,7 @@ class EvaluateConfig:
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
     fid_weights: str | None = option(None, "torch-fidelity's Inception weights, to measure FID")
-    samples: int = option(10_000, "samples for FID; at most, for the judge's features", at_least=4)
+    samples: int = option(10_000, "samples for FID; maximum for the judge's features", at_least=4)
     judges: str | None = option(None, "folder of train_judge.py; default: that of the run's data")
 
     # Edits

@@ -14,6 +14,7 @@ import manipulate
 import train
 import train_judge
 from vae.checkpoint import load_checkpoint
+from vae.models.pca import fit_pca
 from vae.run import open_run
 
 
@@ -93,6 +94,13 @@ def test_pca_of_the_models_dimension_is_measured_beside_the_model(report):
     assert pca["psnr"] == pytest.approx(-10 * math.log10(mse))
     assert 0 < pca["ssim"] <= 1
     assert pca["kl"] > 0
+
+
+def test_reconstructions_of_pca_are_images():
+    x = (torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    pca = fit_pca(lambda: x.split(16), 20)
+    assert pca.project(x).min() < -0.05
+    torch.testing.assert_close(evaluate.project(pca, x), pca.project(x).clamp(0, 1))
 
 
 def test_an_earlier_report_is_replaced_and_this_is_printed(home, tmp_path, capsys):

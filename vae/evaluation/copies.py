@@ -45,11 +45,12 @@ def measure_copies(
     """Return how near sets of images come to the training faces and to their mirror images.
 
     faces yields the images of rows, the training faces. Beside the sets stand copies made on
-    purpose, N as in held_out at most: training faces slightly changed, and decoded from their own
-    codes. They show which copies the test would find.
+    purpose, as many as the largest set has images: training faces slightly changed, and decoded
+    from their own codes. They show which copies the test would find.
     """
     training = see_images(chain(faces(rows), (x.flip(3) for x in faces(rows))))
-    chosen = np.linspace(0, len(rows) - 1, min(len(rows), len(held_out.mu))).astype(int)
+    count = min(len(rows), max(len(seen.mu) for seen in sets.values()))
+    chosen = np.linspace(0, len(rows) - 1, count).astype(int)
     copies = {
         "copies, mirrored and brighter": map(brightened_mirror, faces(rows[chosen])),
         "copies, moved by a pixel": map(moved, faces(rows[chosen])),
@@ -57,9 +58,10 @@ def measure_copies(
     }
     sets = {**sets, **{name: see_images(images) for name, images in copies.items()}}
     features = {name: seen.features for name, seen in sets.items()}
-    codes = {name: whiten(seen.mu, training.mu) for name, seen in sets.items()}
+    axes = whitening(training.mu)
+    codes = {name: seen.mu.double() @ axes for name, seen in sets.items()}
     by_feature = find_copies("feature", training.features, held_out.features, features)
-    known, fresh = (whiten(seen.mu, training.mu) for seen in (training, held_out))
+    known, fresh = (seen.mu.double() @ axes for seen in (training, held_out))
     by_code = find_copies("code", known, fresh, codes)
     return {
         name: {"n": len(seen.mu)} | by_feature[name] | by_code[name] for name, seen in sets.items()
@@ -87,14 +89,14 @@ def find_copies(
     }
 
 
-def whiten(codes: Tensor, training: Tensor) -> Tensor:
-    """Return codes (N, D) in axes where training codes (M, D) have covariance I, in float64.
+def whitening(training: Tensor) -> Tensor:
+    """Return axes (D, E) along which training codes (M, D) have covariance I, in float64.
 
-    Axes along which the training codes hardly vary are left out: (N, D) or narrower.
+    Axes along which they hardly vary are left out, so E may be smaller than D.
     """
     eigenvalues, axes = torch.linalg.eigh(torch.cov(training.double().T))
     varied = eigenvalues > 1e-6 * eigenvalues[-1]
-    return codes.double() @ (axes[:, varied] / eigenvalues[varied].sqrt())
+    return axes[:, varied] / eigenvalues[varied].sqrt()
 
 
 def brightened_mirror(x: Tensor) -> Tensor:
@@ -103,5 +105,5 @@ def brightened_mirror(x: Tensor) -> Tensor:
 
 
 def moved(x: Tensor) -> Tensor:
-    """Return images x (B, 3, S, S) moved to the right by one pixel."""
+    """Return images x (B, 3, S, S) moved to the right by one pixel, around the border."""
     return x.roll(1, dims=3)

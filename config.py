@@ -248,7 +248,8 @@ class EvaluateConfig:
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
     fid_weights: str | None = option(None, "torch-fidelity's Inception weights, to measure FID")
-    samples: int = option(10_000, "number of samples for FID", at_least=2)
+    samples: int = option(10_000, "samples for FID; maximum for the judge's features", at_least=4)
+    judges: str | None = option(None, "folder of train_judge.py; default: that of the run's data")
 
     # Edits
     edits: bool = option(False, "measure edits instead (needs train_judge.py)")
@@ -257,7 +258,6 @@ class EvaluateConfig:
     keep: tuple[str, ...] = option((), "also measure edits that keep these", metavar="NAME")
     to: float = option(0.8, "target for the guide's mean probability", above=0, below=1)
     count: int = option(256, "maximum number of faces to edit", at_least=2)
-    judges: str | None = option(None, "folder of train_judge.py; default: that of the run's data")
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".json")

@@ -1,13 +1,16 @@
-"""Measure a trained VAE on a split of its data: likelihood, images, codes, attributes, FID.
+"""Measure a trained VAE on a split of its data: likelihood, images, codes, attributes, samples.
 
-With --edits, measure attribute edits instead; this needs the two classifiers of train_judge.py.
+PCA of the same dimension is measured beside it. Samples are compared with held-out faces, and
+searched for copies of training faces, in the features of the judge (train_judge.py).
+With --edits, measure attribute edits instead; this needs the guide and the judge.
 The numbers are printed, and written as JSON with the protocol they were measured by.
 """
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +18,28 @@ import torch
 from torch import Tensor
 
 from config import DEFAULT_ATTRIBUTES, EvaluateConfig
+from vae.data.batches import batches
 from vae.editing.steering import keep_still
 from vae.errors import UserError, script
+from vae.evaluation.copies import Seen, measure_copies, see
+from vae.evaluation.distributions import NEIGHBOURS, compare
 from vae.evaluation.edits import measure_methods, seen_on_real_faces
-from vae.evaluation.frechet import frechet_distance, load_fid
+from vae.evaluation.fid import inception_distance, load_fid
 from vae.evaluation.health import latent_health, squared_distance
-from vae.evaluation.metrics import attribute_areas, bits_per_dimension, mean_ssim
+from vae.evaluation.metrics import attribute_areas, bits_per_dimension, compare_images
 from vae.evaluation.report import Section, print_edits, print_report
 from vae.files import require_writable, write_text
 from vae.flags import read_flags
 from vae.latent.codes import sample_posterior
 from vae.latent.directions import find_attribute, linear_probe
 from vae.models.judge import Judge
+from vae.models.pca import PCA, fit_pca
 from vae.pictures.figures import save_latent_health
 from vae.run import OpenedJudge, Run, open_judge, open_run
 from vae.training.validation import validate
+
+HELD_OUT = ("val", "test")
+OTHER_FACES = "it needs the run's training faces, and the data has others"
 
 
 @script
@@ -52,10 +62,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def report_model(run: Run, config: EvaluateConfig, rows: np.ndarray, output: Path) -> None:
     """Measure the model itself; print and write the report."""
-    # FID first: a mistake in --fid-weights is found before the long work
+    # first what a mistake in a flag would stop: it is found before the long work
     report = {"protocol": describe(run, config, rows), "samples": measure_fid(run, config, rows)}
+    judge = find_judge(run, config)
+    pca = fit_baseline(run)
     mu, logvar = run.encode(run.images(rows, "encoding"))
     report |= measure_images(run, config, rows, mu)
+    report["pca"] = measure_pca(run, rows, pca)
     gaussian = run.prior("gaussian")
     mean, covariance = gaussian.means[0], gaussian.covariances[0]
     codes = {"faces": sample_posterior(mu, logvar, config.seed)}
@@ -68,6 +81,7 @@ def report_model(run: Run, config: EvaluateConfig, rows: np.ndarray, output: Pat
     }
     report["codes"] = latent_health(mu, logvar, mean, covariance) | medians
     report["attributes"] = measure_attributes(run, config, rows, mu)
+    report |= measure_with_judge(run, config, judge, pca)
     print_report(report)
     title = f"{run.path}, epoch {run.checkpoint.epoch}: codes of {len(rows):,} {config.split} faces"
     print(write_text(output, json.dumps(report, indent=2) + "\n"))
@@ -129,7 +143,7 @@ def measure_fid(run: Run, config: EvaluateConfig, rows: np.ndarray) -> Section:
         return {"not_measured": "FID needs --fid-weights, torchmetrics and torch-fidelity"}
     metric = load_fid(Path(config.fid_weights), run.device)
     samples = (run.decode(z) for z in draw_codes(run, config, config.samples).split(128))
-    fid = frechet_distance(metric, run.images(rows, "features of faces"), samples)
+    fid = inception_distance(metric, run.images(rows, "features of faces"), samples)
     return {"fid": fid, "faces": len(rows), "samples": config.samples}
 
 
@@ -146,9 +160,100 @@ def measure_images(
         numbers["recon"], numbers["kl"], variance, count=3 * run.arch["image_size"] ** 2
     )
     pairs = zip(mu.split(128), run.images(rows, "comparing"), strict=True)
-    similarity = mean_ssim((run.decode(part), x.cpu()) for part, x in pairs)
-    reconstruction = {"sse": numbers["sse"], "psnr": numbers["psnr"], "ssim": similarity}
+    reconstruction = compare_images((run.decode(part), x.cpu()) for part, x in pairs)
     return {"likelihood": likelihood, "reconstruction": reconstruction}
+
+
+def fit_baseline(run: Run) -> PCA | None:
+    """Return the PCA of the training faces with the model's dimension; None if they are gone."""
+    if run.checkpoint.digest != run.faces.digest():
+        return None
+    rows = run.faces.rows("train")
+    return fit_pca(lambda: batches(run.faces, rows, label="PCA"), run.arch["latent_dim"])
+
+
+def measure_pca(run: Run, rows: np.ndarray, pca: PCA | None) -> Section:
+    """Return the quality of PCA's reconstructions, and the KL term of the probabilistic PCA."""
+    if pca is None:
+        return {"not_measured": OTHER_FACES}
+    quality = compare_images((project(pca, x), x) for x in batches(run.faces, rows))
+    nats = sum(pca.kl(x) * len(x) for x in batches(run.faces, rows))
+    return {"dimensions": run.arch["latent_dim"]} | quality | {"kl": nats / len(rows)}
+
+
+def project(pca: PCA, x: Tensor) -> Tensor:
+    """Return PCA's reconstructions of images x (B, 3, S, S), clamped to [0, 1]."""
+    return pca.project(x).clamp(0, 1)
+
+
+def find_judge(run: Run, config: EvaluateConfig) -> OpenedJudge | str:
+    """Return the judge, or what is missing. Raises UserError if --judges does not hold it."""
+    try:
+        return open_judge("judge", run, config.judges)
+    except UserError as error:
+        if config.judges:
+            raise
+        return str(error)
+
+
+def measure_with_judge(
+    run: Run, config: EvaluateConfig, judge: OpenedJudge | str, pca: PCA | None
+) -> dict[str, Section]:
+    """Return how near samples and reconstructions are to held-out faces, and to training faces.
+
+    The held-out faces are cut in halves. One is the reference; of the other the reconstructions
+    are made. The other half itself shows what real faces reach, at the same numbers.
+    """
+    rows = np.concatenate([run.faces.rows(split) for split in HELD_OUT])
+    rows = np.random.default_rng(0).permutation(rows)  # the same halves whatever the seed
+    count = min(len(rows) // 2, config.samples)
+    missing = judge if isinstance(judge, str) else None
+    if config.split == "train":
+        missing = "samples are compared with held-out faces: pass --split test"
+    elif count <= NEIGHBOURS:
+        missing = f"{len(rows)} held-out faces are too few"
+    if missing:
+        absent = {"not_measured": missing}
+        return {"features_of_the_judge": absent, "copies": absent}
+    see_images = partial(see, judge.model, run.model)
+    reference = see_images(run.images(rows[:count], "looking"))
+    images = image_sets(run, config, rows[count : 2 * count], pca)
+    sets = {name: see_images(batched) for name, batched in images.items()}
+    features = describe_judges(run, {"judge": judge}) | {
+        "faces": f"{' and '.join(HELD_OUT)}, cut in halves: one is the reference",
+        "rows": {name: compare(seen.features, reference.features) for name, seen in sets.items()},
+    }
+    copies = {"not_measured": OTHER_FACES}
+    if pca:
+        training = run.faces.rows("train")
+        held_out = Seen(*map(torch.cat, zip(reference, sets["real"], strict=True)))
+        faces = partial(run.images, label="looking")
+        table = measure_copies(see_images, run.decode, faces, training, held_out, sets)
+        copies = {
+            "training_faces": len(training),
+            "held_out_faces": 2 * count,
+            "controls": "the rows of copies: training faces, changed on purpose, to be found",
+            "rows": table,
+        }
+    return {"features_of_the_judge": features, "copies": copies}
+
+
+def image_sets(
+    run: Run, config: EvaluateConfig, rows: np.ndarray, pca: PCA | None
+) -> dict[str, Iterable[Tensor]]:
+    """Return what is compared with real faces: batches of images, as many as rows."""
+    mu, _ = run.encode(run.images(rows, "encoding"))
+    z = draw_codes(run, config, len(rows))
+    sets = {
+        "real": run.images(rows, "looking"),
+        "reconstructions": map(run.decode, mu.split(128)),
+        "samples": map(run.decode, z.split(128)),
+    }
+    if pca:
+        noise = run.prior("standard").sample(config.seed, range(len(rows)))
+        sets["PCA reconstructions"] = (project(pca, x) for x in batches(run.faces, rows))
+        sets["PCA samples"] = (pca.decode(part).clamp(0, 1) for part in noise.split(128))
+    return sets
 
 
 def measure_attributes(run: Run, config: EvaluateConfig, rows: np.ndarray, mu: Tensor) -> Section:

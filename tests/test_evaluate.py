@@ -1,11 +1,12 @@
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, VAL
+from conftest import COUNT, SMALL, TRAIN, VAL
 from PIL import Image
 
 import evaluate
@@ -13,6 +14,7 @@ import manipulate
 import train
 import train_judge
 from vae.checkpoint import load_checkpoint
+from vae.models.pca import fit_pca
 from vae.run import open_run
 
 
@@ -66,14 +68,39 @@ def test_each_section_is_printed_and_the_paths_come_last(home, tmp_path, capsys)
     report = report_of(output)
     lines = [line.split() for line in printed.splitlines()]
     for heading, section in report.items():
-        assert [heading.upper()] in lines
+        assert heading.upper().split("_") in lines
         for name, value in section.items():
             if isinstance(value, int | float):
                 assert any(line[:1] == [name] for line in lines), name
     assert f"{report['reconstruction']['psnr']:.3f}" in printed
     assert f"{report['attributes']['auc']['Smiling']:.3f} (6)" in printed
     assert "FID needs --fid-weights" in printed
+    missing = "not_measured         there is no judge at runs/celeba-32-judges/judge.pt: "
+    assert printed.count(missing) == 2
     assert printed.splitlines()[-2:] == [str(output), str(tmp_path / "numbers.png")]
+
+
+def test_pca_of_the_models_dimension_is_measured_beside_the_model(report):
+    faces = open_run("runs/celeba-32", "cpu").faces
+    flat = torch.from_numpy(faces.pixels.copy()).permute(0, 3, 1, 2).flatten(1).double() / 255
+    training, x = flat[faces.rows("train")], flat[faces.rows("val")]
+    mean = training.mean(0)
+    axes = torch.linalg.svd(training - mean, full_matrices=False).Vh[:5]
+    x_hat = (mean + (x - mean) @ axes.T @ axes).clamp(0, 1)
+    pca = report["pca"]
+    assert pca["dimensions"] == 5
+    assert pca["sse"] == pytest.approx((x_hat - x).square().sum(1).mean().item(), rel=1e-3)
+    mse = pca["sse"] / (3 * 32**2)
+    assert pca["psnr"] == pytest.approx(-10 * math.log10(mse))
+    assert 0 < pca["ssim"] <= 1
+    assert pca["kl"] > 0
+
+
+def test_reconstructions_of_pca_are_images():
+    x = (torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    pca = fit_pca(lambda: x.split(16), 20)
+    assert pca.project(x).min() < -0.05
+    torch.testing.assert_close(evaluate.project(pca, x), pca.project(x).clamp(0, 1))
 
 
 def test_an_earlier_report_is_replaced_and_this_is_printed(home, tmp_path, capsys):
@@ -133,7 +160,9 @@ def test_the_same_call_gives_the_same_report(report, tmp_path):
 def test_a_probe_is_not_measured_on_the_faces_it_is_fitted_to(home, tmp_path):
     output = tmp_path / "numbers.json"
     assert evaluate.main(["--split", "train", "--output", str(output)]) == 0
-    assert "fitted to the training faces" in report_of(output)["attributes"]["not_measured"]
+    report = report_of(output)
+    assert "fitted to the training faces" in report["attributes"]["not_measured"]
+    assert "psnr" in report["pca"]
 
 
 def test_attributes_that_few_faces_have_are_listed_and_not_measured(home, tmp_path):
@@ -187,6 +216,87 @@ def judged(trained, tmp_path_factory):
         patch.chdir(home)
         assert train_judge.main(small) == 0
     return home
+
+
+@pytest.fixture(scope="module")
+def judged_report(judged):
+    """Return what is reported of the small run's val split where there is a judge."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(judged)
+        assert evaluate.main(["--split", "val", "--output", "runs/judged.json"]) == 0
+        return report_of(Path("runs/judged.json"))
+
+
+def test_samples_and_reconstructions_are_compared_with_half_of_the_held_out_faces(judged_report):
+    section = judged_report["features_of_the_judge"]
+    assert section["judge"] == "runs/celeba-32-judges/judge.pt"
+    assert section["judge_faces"] == "the same set"
+    assert section["faces"].startswith("val and test, cut in halves")
+    names = ["real", "reconstructions", "samples", "PCA reconstructions", "PCA samples"]
+    assert list(section["rows"]) == names
+    columns = ["n", "judge_frechet", "judge_kernel", "judge_precision", "judge_recall"]
+    for row in section["rows"].values():
+        assert list(row) == columns
+        assert row["n"] == (COUNT - TRAIN) // 2
+    assert "fid" not in json.dumps(section)
+    real, samples = section["rows"]["real"], section["rows"]["samples"]
+    assert real["judge_frechet"] < samples["judge_frechet"]
+    assert real["judge_recall"] >= samples["judge_recall"]
+
+
+def test_copies_of_training_faces_would_be_found(judged_report):
+    section = judged_report["copies"]
+    assert (section["training_faces"], section["held_out_faces"]) == (TRAIN, COUNT - TRAIN)
+    planted = ["mirrored and brighter", "moved by a pixel", "decoded"]
+    sets = list(judged_report["features_of_the_judge"]["rows"])
+    assert list(section["rows"]) == sets + [f"copies, {what}" for what in planted]
+    caught = section["rows"]["copies, mirrored and brighter"]
+    assert caught["feature_ratio"] < 1
+    assert caught["code_ratio"] < 1
+
+
+def test_the_halves_do_not_depend_on_the_split_or_the_seed_and_can_be_smaller(
+    judged, judged_report, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(judged)
+    flags = ["--split", "test", "--seed", "5", "--output", str(tmp_path / "other.json")]
+    assert evaluate.main(flags) == 0
+    key = "features_of_the_judge"
+    before, other = judged_report[key]["rows"], report_of(tmp_path / "other.json")[key]["rows"]
+    for name in ("real", "reconstructions", "PCA reconstructions"):
+        assert other[name] == before[name]
+    assert other["samples"] != before["samples"]
+    assert evaluate.main([*flags, "--samples", "4"]) == 0
+    assert report_of(tmp_path / "other.json")[key]["rows"]["samples"]["n"] == 4
+
+
+def test_training_faces_are_not_compared_with_themselves(judged, monkeypatch, tmp_path):
+    monkeypatch.chdir(judged)
+    output = tmp_path / "numbers.json"
+    assert evaluate.main(["--split", "train", "--output", str(output)]) == 0
+    for section in ("features_of_the_judge", "copies"):
+        assert "held-out faces" in report_of(output)[section]["not_measured"]
+
+
+def test_without_the_training_faces_the_rest_is_measured(judged, monkeypatch, tmp_path):
+    monkeypatch.chdir(judged)
+    shutil.copytree("data/celeba", tmp_path / "fewer")
+    for number in range(1, 9):
+        (tmp_path / f"fewer/img_align_celeba/{number:06d}.jpg").unlink()
+    output = tmp_path / "numbers.json"
+    assert evaluate.main(["--data", str(tmp_path / "fewer"), "--output", str(output)]) == 0
+    report = report_of(output)
+    for section in ("pca", "copies"):
+        assert report[section] == {"not_measured": evaluate.OTHER_FACES}
+    assert list(report["features_of_the_judge"]["rows"]) == ["real", "reconstructions", "samples"]
+
+
+def test_a_folder_without_a_judge_is_one_line(judged, monkeypatch, capsys):
+    monkeypatch.chdir(judged)
+    assert evaluate.main(["--judges", "data"]) == 2
+    printed = capsys.readouterr()
+    assert "there is no judge at data/judge.pt" in printed.err
+    assert "PROTOCOL" not in printed.out
 
 
 def test_edits_are_reported_for_each_attribute_and_method(judged, tmp_path, monkeypatch, capsys):

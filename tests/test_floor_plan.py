@@ -23,7 +23,7 @@ ORDER = [
     {"run"},
 ]
 SCRIPTS = {"train", "train_judge", "generate", "manipulate", "evaluate"}
-OPTIONAL = {"download.py": {"gdown"}, "frechet.py": {"torchmetrics", "torch_fidelity"}}
+OPTIONAL = {"download.py": {"gdown"}, "fid.py": {"torchmetrics", "torch_fidelity"}}
 OPTIONAL |= {"faces_found.py": {"cv2"}}
 OPTIONAL |= {"parquet.py": {"pyarrow"}, "decoding.py": {"pillow_heif"}}
 

@@ -63,6 +63,8 @@ def test_the_shifts_of_a_planted_judge_are_the_planted_ones():
     assert list(measured["shifts"]) == ["Male"]
     assert measured["parts"]["High_Cheekbones"][0] == pytest.approx(change[:, 2].mean().item() / 4)
     assert measured["mean_absolute_shift"] == abs(mean)
+    face_shift = change[:, 1].abs().mean().item() / 2
+    assert measured["mean_absolute_face_shift"] == pytest.approx(face_shift, rel=1e-4)
     assert measured["worst"] == ["Male"]
     colours = x.mean((2, 3))
     expected = (colours + change)[:, 0].sigmoid().mean().item()
@@ -73,10 +75,18 @@ def test_the_shifts_of_a_planted_judge_are_the_planted_ones():
     assert measured["pixel_drift"][0] == pytest.approx(pixels, rel=1e-5)
 
 
+def test_changes_that_cancel_over_faces_count_for_each_face():
+    x = torch.rand(4, 3, 8, 8)
+    change = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None] * torch.tensor([0.0, 3.0, 0.0])
+    measured = measure_edit(PlantedJudge(), x, x + change[:, :, None, None], "Smiling")
+    assert measured["mean_absolute_shift"] == pytest.approx(0, abs=1e-6)
+    assert measured["mean_absolute_face_shift"] == pytest.approx(3 / 2, rel=1e-4)
+
+
 def test_an_edit_that_changes_nothing_has_no_shift_and_no_drift():
     x = torch.rand(5, 3, 8, 8)
     measured = measure_edit(PlantedJudge(), x, x, "Smiling")
-    assert measured["mean_absolute_shift"] == 0
+    assert measured["mean_absolute_shift"] == measured["mean_absolute_face_shift"] == 0
     assert measured["pixel_drift"] == (0, 0)
     assert measured["identity_drift"][0] == pytest.approx(0, abs=1e-6)
 

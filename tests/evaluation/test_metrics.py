@@ -10,7 +10,7 @@ from vae.evaluation.metrics import (
     area_under_curve,
     attribute_areas,
     bits_per_dimension,
-    mean_ssim,
+    compare_images,
     psnr,
     ssim,
 )
@@ -64,11 +64,14 @@ def test_ssim_is_one_only_for_equal_images():
     assert ssim(1 - x, x).max() < 0.1
 
 
-def test_the_mean_ssim_is_over_images_whatever_the_batches():
+def test_images_are_compared_over_all_of_them_whatever_the_batches():
     torch.manual_seed(0)
     x_hat, x = torch.rand(2, 5, 3, 12, 12)
-    batches = zip(x_hat.split(3), x.split(3), strict=True)
-    assert mean_ssim(batches) == pytest.approx(ssim(x_hat, x).mean().item(), rel=1e-5)
+    found = compare_images(zip(x_hat.split(3), x.split(3), strict=True))
+    mse = np.mean((x_hat.numpy() - x.numpy()) ** 2)
+    assert found["sse"] == pytest.approx(mse * 3 * 12**2, rel=1e-5)
+    assert found["psnr"] == pytest.approx(-10 * math.log10(mse), rel=1e-5)
+    assert found["ssim"] == pytest.approx(ssim(x_hat, x).mean().item(), rel=1e-5)
 
 
 def test_bits_of_a_gaussian_equal_the_average_over_the_dequantisation_noise():

@@ -29,11 +29,29 @@ def test_the_highest_auc_is_printed_first_and_rare_attributes_last(capsys):
     assert lines[2].split()[-1] == "Bald"
 
 
+def test_rows_are_printed_as_a_table_with_the_meaning_of_its_columns(capsys):
+    rows = {
+        "real": {"n": 500, "judge_frechet": 1.5, "judge_kernel": 0.0012},
+        "PCA samples": {"n": 20, "judge_frechet": 0.25, "judge_kernel": -0.001},
+    }
+    print_report({"features_of_the_judge": {"judge": "judge.pt", "rows": rows}})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "FEATURES OF THE JUDGE"
+    assert lines[2].split() == ["n", "judge_frechet", "judge_kernel"]
+    assert lines[3].split() == ["real", "500", "1.500", "0.0012"]
+    assert lines[4].split() == ["PCA", "samples", "20", "0.250", "-0.001"]
+    assert len({len(line) for line in lines[2:5]}) == 1
+    assert lines[5].startswith("  judge_frechet: ")
+    assert "not FID" in lines[5]
+    assert len(lines) == 8
+
+
 def test_the_table_of_edits_has_a_line_for_each_method(capsys):
     edit = {
         "strength": 1.25,
         "success": (0.8, 0.02),
         "mean_absolute_shift": 0.125,
+        "mean_absolute_face_shift": 0.375,
         "worst": ["Male"],
         "identity_drift": (0.1, 0.01),
         "pixel_drift": (0.05, 0.001),
@@ -49,5 +67,6 @@ def test_the_table_of_edits_has_a_line_for_each_method(capsys):
     assert "2 other attributes" in lines[2]
     row = lines[4].split()
     assert row[:2] == ["mean", "1.25"]
+    assert row[5:7] == ["0.125", "0.375"]
     assert " ".join(row[-4:]) == "High_Cheekbones +0.50; Male -0.25"
     assert lines[5].split()[-3:] == ["-;", "Male", "-0.25"]

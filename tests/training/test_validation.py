@@ -43,6 +43,25 @@ def test_the_bound_is_that_of_the_variance_of_the_decoder():
     assert numbers["recon"] == pytest.approx(nats - constant, rel=1e-5)
 
 
+def test_the_reconstruction_is_clamped_and_the_mean_of_the_likelihood_is_not():
+    class Overshooting(VAE):
+        def decode(self, z):
+            return 30 * super().decode(z) - 15
+
+    torch.manual_seed(0)
+    model, x = Overshooting(32, (4, 6), 5).eval(), torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        mu, logvar = model.encode(x)
+        z = mu + (0.5 * logvar).exp() * seeded_noise(4, range(3), 5)
+        x_hat, mean = model.decode(mu), model.decode(z)
+        assert x_hat.min() < -0.1
+        sse = (x_hat.clamp(0, 1) - x).square().sum((1, 2, 3)).mean().item()
+        recon = (mean - x).square().sum((1, 2, 3)).mean().item()
+    numbers = validate(model, [x], beta=1.0, seed=4)
+    assert numbers["sse"] == pytest.approx(sse, rel=1e-5)
+    assert numbers["recon"] == pytest.approx(recon, rel=1e-5)
+
+
 def test_the_active_units_are_the_dimensions_whose_mean_differs_between_faces():
     model, x = make_model(), torch.rand(6, 3, 32, 32)
     with torch.no_grad():

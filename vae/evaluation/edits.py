@@ -41,9 +41,11 @@ def measure_edit(judge: Judge, x: Tensor, edited: Tensor, name: str) -> dict[str
 
     success is the mean probability of the attribute after the edit. shifts are the mean changes of
     the judge's other logits, in their standard deviations on real held-out faces, for attributes
-    that the judge was measured on; parts are those that belong to the attribute. identity_drift is
-    1 minus the cosine of the identity features, pixel_drift the root of the mean squared change.
-    Means over faces, with margins.
+    that the judge was measured on; parts are those that belong to the attribute. Over the shifts,
+    mean_absolute_shift is the mean of |mean change|, mean_absolute_face_shift that of the mean of
+    |change|, in which faces that change in opposite ways do not cancel. identity_drift is 1 minus
+    the cosine of the identity features, pixel_drift the root of the mean squared change. Means over
+    faces, with margins.
 
     Raises UserError if the judge was measured on no other attribute.
     """
@@ -60,9 +62,11 @@ def measure_edit(judge: Judge, x: Tensor, edited: Tensor, name: str) -> dict[str
     parts = {other: shifts.pop(other) for other in PARTS.get(name, ()) if other in shifts}
     if not shifts:
         raise UserError(f"the judge was measured on no attribute but {name}: nothing to compare")
+    others = [names.index(other) for other in shifts]
     return {
         "success": mean_and_margin(logits[len(x) :, column].sigmoid()),
         "mean_absolute_shift": float(np.mean([abs(shift) for shift, _ in shifts.values()])),
+        "mean_absolute_face_shift": change[:, others].abs().mean().item(),
         "worst": sorted(shifts, key=lambda other: -abs(shifts[other][0]))[:3],
         "identity_drift": mean_and_margin(1 - cosine),
         "pixel_drift": mean_and_margin((edited - x).square().mean(dim=(1, 2, 3)).sqrt()),

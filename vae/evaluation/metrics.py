@@ -20,9 +20,19 @@ def psnr(sse: float, image_size: int) -> float:
     return 10.0 * math.log10(3 * image_size**2 / sse) if sse > 0 else math.inf
 
 
-def mean_ssim(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return the mean structural similarity over pairs of batches."""
-    return torch.cat([ssim(x_hat, x) for x_hat, x in pairs]).double().mean().item()
+def compare_images(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Return sse per image, psnr in dB and the mean ssim over pairs of batches (x_hat, x).
+
+    Images are (B, 3, S, S) in [0, 1].
+    """
+    errors, similarities = [], []
+    for x_hat, x in pairs:
+        errors.append((x_hat - x).square().sum(dim=(1, 2, 3)))
+        similarities.append(ssim(x_hat, x))
+    sse, similarity = (
+        torch.cat(values).double().mean().item() for values in (errors, similarities)
+    )
+    return {"sse": sse, "psnr": psnr(sse, x.shape[-1]), "ssim": similarity}
 
 
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:

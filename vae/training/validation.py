@@ -28,8 +28,8 @@ def validate(
 
     recon and total are those of z sampled from the posterior, with noise that depends on the seed
     and the image alone: a bound comparable with training's. variance is that of a calibrated
-    decoder. sse and psnr are the reconstruction's from mu. Computed in float32 (on cuda: TF32, see
-    device.py) whatever the precision of training.
+    decoder. sse and psnr are of the reconstruction from mu, clamped to [0, 1]. Computed in float32
+    (on cuda: TF32, see device.py) whatever the precision of training.
 
     Raises RunStopped if a term is not finite.
     """
@@ -41,7 +41,7 @@ def validate(
         mu, logvar = model.encode(x)
         z = sample_posterior(mu, logvar, seed, first=count)
         nats, _ = reconstruction_term(model.decode(z), x, likelihood, variance)
-        sse = squared_error(model.decode(mu).clamp(0, 1), x)
+        sse = squared_error(model.decode(mu).clamp(0, 1), x)  # of the picture that is shown
         terms = torch.stack([nats, kl_divergence(mu, logvar), sse])
         sums += terms.cpu().double().sum(1)
         means.append(mu.cpu())

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vae.errors import UserError
-from vae.evaluation.frechet import frechet_distance, load_fid
+from vae.evaluation.fid import inception_distance, load_fid
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def test_the_distance_is_that_of_its_definition_on_pixels_rounded_to_8_bits():
     real = torch.rand(40, 3, 4, 4, generator=generator)
     drawn = 0.2 + 0.5 * torch.rand(30, 3, 4, 4, generator=generator)
     metric = fid.FrechetInceptionDistance(feature=Colours())
-    found = frechet_distance(metric, real.split(16), drawn.split(7))
+    found = inception_distance(metric, real.split(16), drawn.split(7))
     a, b = ((x * 255).round().double().mean(dim=(2, 3)).numpy() for x in (real, drawn))
     cov_a, cov_b = np.cov(a.T), np.cov(b.T)
     cross = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real).sum()

@@ -37,12 +37,12 @@ def load_fid(weights: Path, device: torch.device) -> Any:
     return metric.to(device)
 
 
-def frechet_distance(metric: Any, real: Iterable[Tensor], drawn: Iterable[Tensor]) -> float:
+def inception_distance(metric: Any, real: Iterable[Tensor], samples: Iterable[Tensor]) -> float:
     """Return the FID between two sets of images in [0, 1], which are rounded to 8 bits first.
 
     FID decreases with the number of images: compare only equal numbers.
     """
-    for images, is_real in ((real, True), (drawn, False)):
+    for images, is_real in ((real, True), (samples, False)):
         for x in images:
             pixels = torch.from_numpy(to_uint8(x)).permute(0, 3, 1, 2)
             metric.update(pixels.contiguous().to(metric.device), real=is_real)

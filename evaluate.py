@@ -8,7 +8,7 @@ The numbers are printed, and written as JSON with the protocol they were measure
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from vae.editing.steering import keep_still
 from vae.errors import UserError, script
 from vae.evaluation.copies import Seen, measure_copies, see
 from vae.evaluation.distributions import NEIGHBOURS, compare
-from vae.evaluation.edits import measure_methods, seen_on_real_faces
+from vae.evaluation.edits import measure_methods, seen_on_faces
 from vae.evaluation.fid import inception_distance, load_fid
 from vae.evaluation.health import latent_health, squared_distance
 from vae.evaluation.metrics import attribute_areas, bits_per_dimension, compare_images
@@ -106,7 +106,10 @@ def report_edits(run: Run, config: EvaluateConfig, rows: np.ndarray, output: Pat
         )
         x = torch.cat([x.cpu() for x in run.images(having, "reconstructing")])
         mu, _ = run.encode(x)
-        report[name]["having"] = seen_on_real_faces(run.decode, judge, x, mu, name)
+        shown = {"reconstructed": run.decode(mu)}
+        if run.refiner and config.refine:
+            shown["refined"] = torch.cat(list(refined(run, config, mu)))
+        report[name]["having"] = seen_on_faces(judge, {"real": x} | shown, name)
         print_edits(report[name])
     print(write_text(output, json.dumps(report, indent=2) + "\n"))
 
@@ -161,7 +164,18 @@ def measure_images(
     )
     pairs = zip(mu.split(128), run.images(rows, "comparing"), strict=True)
     reconstruction = compare_images((run.decode(part), x.cpu()) for part, x in pairs)
-    return {"likelihood": likelihood, "reconstruction": reconstruction}
+    sections = {"likelihood": likelihood, "reconstruction": reconstruction}
+    if run.refiner and config.refine:
+        pairs = zip(refined(run, config, mu), run.images(rows, "refining"), strict=True)
+        sections["refined reconstruction"] = compare_images((x_hat, x.cpu()) for x_hat, x in pairs)
+    return sections
+
+
+def refined(run: Run, config: EvaluateConfig, z: Tensor) -> Iterator[Tensor]:
+    """Yield the refined images of codes z in batches of 128."""
+    for start in range(0, len(z), 128):
+        part = z[start : start + 128]
+        yield run.draw(part, range(start, start + len(part)), config)
 
 
 def fit_baseline(run: Run) -> PCA | None:
@@ -249,6 +263,9 @@ def image_sets(
         "reconstructions": map(run.decode, mu.split(128)),
         "samples": map(run.decode, z.split(128)),
     }
+    if run.refiner and config.refine:
+        sets["reconstructions, refined"] = refined(run, config, mu)
+        sets["samples, refined"] = refined(run, config, z)
     if pca:
         noise = run.prior("standard").sample(config.seed, range(len(rows)))
         sets["PCA reconstructions"] = (project(pca, x) for x in batches(run.faces, rows))

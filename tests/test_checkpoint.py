@@ -5,6 +5,7 @@ import torch
 
 from vae import VAE, open_run
 from vae.checkpoint import (
+    FORMAT,
     Checkpoint,
     JudgeCheckpoint,
     build_model,
@@ -119,9 +120,9 @@ def test_a_changed_byte_is_noticed(tmp_path):
         {"state_dict": {}},
         [1, 2],
         Path("a"),
-        {"format": 3},
-        {"format": 3, "epoch": 3},
-        {"format": "3"},
+        {"format": FORMAT},
+        {"format": FORMAT, "epoch": 3},
+        {"format": str(FORMAT)},
     ],
 )
 def test_a_file_of_another_project_is_refused(tmp_path, foreign):
@@ -160,7 +161,9 @@ def test_a_missing_file_is_said(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path):
-    for number in (2, 4):
+    for number in (FORMAT - 1, FORMAT + 1):
         save_checkpoint(make_checkpoint(format=number), tmp_path / "last.pt")
-        with pytest.raises(UserError, match=f"last.pt has format {number}, this code reads 3"):
+        with pytest.raises(
+            UserError, match=f"last.pt has format {number}, this code reads {FORMAT}"
+        ):
             load_checkpoint(tmp_path / "last.pt")

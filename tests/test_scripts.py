@@ -85,7 +85,6 @@ def test_the_metrics_have_a_line_per_epoch_with_all_terms(home):
         assert row["val_total"] == pytest.approx(row["val_recon"] + row["val_kl"])
         assert row["train_gradient_norm"] > 0
         assert 0 <= row["val_active_units"] <= 5
-        assert row["beta"] == 1.0
     # the last step of a one-cycle run has the lowest learning rate
     assert rows[-1]["learning_rate"] == pytest.approx(3e-3 / 250_000)
 

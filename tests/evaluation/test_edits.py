@@ -7,7 +7,7 @@ from vae.evaluation.edits import (
     mean_and_margin,
     measure_edit,
     measure_methods,
-    seen_on_real_faces,
+    seen_on_faces,
 )
 from vae.models.judge import Judge
 
@@ -115,7 +115,7 @@ def test_methods_are_compared_at_the_same_probability():
 
 def test_faces_with_the_attribute_are_looked_at_before_and_after_reconstruction():
     x, mu = torch.rand(5, 3, 8, 8), torch.randn(5, 4)
-    seen = seen_on_real_faces(decode, PlantedJudge(), x, mu, "Male")
+    seen = seen_on_faces(PlantedJudge(), {"real": x, "reconstructed": decode(mu)}, "Male")
     assert seen["n"] == 5
     real = x.mean((2, 3))[:, 1].sigmoid().mean().item()
     assert seen["real"][0] == pytest.approx(real, rel=1e-5)

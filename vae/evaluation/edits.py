@@ -105,16 +105,13 @@ def measure_methods(
     return found | {"methods": methods}
 
 
-def seen_on_real_faces(
-    decode: Decode, judge: Judge, x: Tensor, mu: Tensor, name: str
-) -> dict[str, Any]:
-    """Return the judge's mean probability of an attribute on faces x that have it.
+def seen_on_faces(judge: Judge, faces: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+    """Return the judge's mean probability of an attribute on several pictures of the same faces.
 
-    x (N, 3, S, S) are real, mu (N, D) their codes. The value for the reconstructions is what an
-    edit can reach, because an edit is decoded too.
+    faces maps "real", and how a face was decoded, to images (N, 3, S, S) of faces that have it.
+    What decoded ones reach is what an edit can reach, because an edit is decoded too.
     """
     column = find_attribute(name, judge.arch["attribute_names"])
-    return {"n": len(x)} | {
-        kind: mean_and_margin(predict(judge, faces)[:, column].sigmoid())
-        for kind, faces in (("real", x), ("reconstructed", decode(mu)))
+    return {"n": len(faces["real"])} | {
+        kind: mean_and_margin(predict(judge, x)[:, column].sigmoid()) for kind, x in faces.items()
     }

@@ -95,10 +95,8 @@ def print_edits(measured: Mapping[str, Any]) -> None:
         "{attribute}: {n} faces without it, edited to a mean probability of {matched:.2f} by the "
         "guide (asked for {target:g})".format(**measured)
     )
-    print(
-        f"the judge's probability on {having['n']} faces with it: {_with_margin(having['real'])} "
-        f"real, {_with_margin(having['reconstructed'])} reconstructed"
-    )
+    kinds = [f"{_with_margin(value)} {kind}" for kind, value in having.items() if kind != "n"]
+    print(f"the judge's probability on {having['n']} faces with it: {', '.join(kinds)}")
     print(f"shifts of {others} other attributes, in standard deviations of the judge's logits")
     width = max(10, *map(len, measured["methods"]))
     row = f"{{:<{width}}}{{:>9}}{{:>15}}{{:>14}}{{:>11}}{{:>17}}{{:>16}}  {{}}; {{}}"

@@ -92,7 +92,7 @@ class TrainConfig:
     refiner_channels: tuple[int, ...] = option(
         (32, 64, 128), "widths of its levels, multiples of 8", at_least=8, at_most=65536, fixed=True
     )
-    refiner_noise: float = option(0.25, "its noise, in pixels of 0 .. 1", at_least=0, fixed=True)
+    refiner_noise: float = option(0.15, "its noise, in pixels of 0 .. 1", at_least=0, fixed=True)
     refiner_learning_rate: float = option(1e-3, "Adam's learning rate, at the peak", above=0)
 
     # Sampling

@@ -227,7 +227,8 @@ def new_refiner_trainer(
     best = load_checkpoint(run_dir / BEST)
     vae = build_model(run_dir / BEST, best, device)
     torch.manual_seed(config.seed)
-    refiner = Refiner(config.refiner_channels, config.refiner_noise)
+    residual = best.variance**0.5
+    refiner = Refiner(config.image_size, config.refiner_channels, config.refiner_noise, residual)
     if config.init is not None and not resumed:
         path = find_checkpoint(config.init)
         refiner = build_refiner(path, load_checkpoint(path), device) or refiner

@@ -38,8 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_found("test crops", [find(crop) for crop in crops])
         print_found("shuffled crops", [find(shuffle(crop, rng)) for crop in crops])
         for prior in args.prior:
-            z = run.sample(0, range(args.count), prior=prior)
-            print_found("samples", [find(face) for face in to_uint8(run.decode(z))])
+            x_hat = run.decode(run.sample(0, range(args.count), prior=prior))
+            print_found("samples", [find(face) for face in to_uint8(x_hat)])
+            if run.refiner:
+                refined = run.refine(x_hat, range(args.count))
+                print_found("samples, refined", [find(face) for face in to_uint8(refined)])
 
 
 def make_detector() -> Callable[[np.ndarray], bool]:

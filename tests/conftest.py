@@ -1,5 +1,6 @@
-"""A tiny CelebA, made up, and a small run trained on it; pytest hands them to every test file."""
+"""A tiny CelebA, made up, and small runs trained on it; pytest hands them to every test file."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def write_celeba(root: Path) -> Path:
 SMALL = ["--image-size", "32", "--channels", "4", "6", "--latent-dim", "5"]
 SMALL += ["--batch-size", "16", "--device", "cpu"]
 """Flags of a model that trains in a second."""
+SHARP = [*SMALL, "--recipe", "sharp", "--refiner-channels", "8", "8", "--epochs", "2"]
+"""Flags of a small model of the recipe sharp."""
 
 
 @pytest.fixture
@@ -63,3 +66,22 @@ def home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of the small run, as the current one."""
     monkeypatch.chdir(trained)
     return trained
+
+
+@pytest.fixture(scope="session")
+def trained_sharp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder where a small run of the recipe sharp was trained, with a refiner."""
+    home = tmp_path_factory.mktemp("sharp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        write_celeba(Path("data/celeba"))
+        assert train.main([*SHARP, "--refiner-epochs", "1"]) == 0
+    return home
+
+
+@pytest.fixture
+def sharp(trained_sharp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that folder of one's own, as the current one."""
+    shutil.copytree(trained_sharp, tmp_path / "sharp")
+    monkeypatch.chdir(tmp_path / "sharp")
+    return tmp_path / "sharp"

@@ -171,6 +171,72 @@ def test_a_traversal_changes_one_dimension_of_the_mean_code_at_a_time(vivid, tmp
     assert_close(np.stack(images), decode(run.model, torch.stack(codes)))
 
 
+# Refined faces
+
+
+def refined(run, x_hat, numbers, steps, strength, seed=0):
+    """Return decoded images refined, by a loop over the times, as pixels."""
+    rows = [np.random.default_rng((seed, one, 2)).standard_normal((3, 32, 32)) for one in numbers]
+    refiner, y = run.refiner, x_hat + run.refiner.noise * torch.from_numpy(np.stack(rows)).float()
+    with torch.no_grad():
+        for step in range(steps):
+            y = y + refiner(y, x_hat, torch.full((len(y),), step / steps)) / steps
+    return as_pixels((x_hat + strength * (y - x_hat)).clamp(0, 1))
+
+
+def shown_by(tmp_path, name, *flags):
+    """Return the single faces that generate.py writes with these flags, in their order."""
+    output = ["--files", str(tmp_path / name), "--output", str(tmp_path / "a.png")]
+    assert generate.main([*flags, *output]) == 0
+    return np.stack([pixels_of(path) for path in sorted((tmp_path / name).iterdir())])
+
+
+def test_a_grid_shows_refined_faces_and_with_no_refine_the_decoded_ones(sharp, tmp_path):
+    flags = ["--count", "5", "--seed", "3", *STANDARD]
+    run = open_run("runs/celeba-32")
+    with torch.no_grad():
+        x_hat = run.model.decode(noise(3, range(5))).clamp(0, 1)
+    plain = as_pixels(x_hat)
+    assert_close(shown_by(tmp_path, "plain", *flags, "--no-refine"), plain)
+    for name, given, steps, strength in (
+        ("run", [], 8, 0.6),
+        ("given", ["--refine-steps", "3", "--refine-strength", "1"], 3, 1.0),
+    ):
+        expected = refined(run, x_hat, range(5), steps, strength, seed=3)
+        assert_close(shown_by(tmp_path, name, *flags, *given), expected)
+        assert np.abs(expected.astype(int) - plain).max() > 4
+
+
+def test_a_refined_face_does_not_change_with_the_count(sharp, tmp_path):
+    few = shown_by(tmp_path, "few", "--count", "2")
+    many = shown_by(tmp_path, "many", "--count", "70")
+    assert np.abs(few.astype(int) - many[:2]).max() <= 1
+
+
+def test_equal_codes_of_an_interpolation_are_equal_refined_pictures(sharp, tmp_path):
+    one, other = (f"data/celeba/img_align_celeba/00000{number}.jpg" for number in (1, 2))
+    flags = ["--show", "interpolation", "--columns", "3", "--image", one, one, other]
+    shown = shown_by(tmp_path, "faces", *flags).astype(int).reshape(2, 2, 3, 32, 32, 3)
+    still, moving = shown
+    assert np.abs(still - still[0, 0]).max() <= 1
+    assert np.abs(moving[:, 0] - moving[:, 2]).max() > 20
+    # the noise is that of the pair
+    run = open_run("runs/celeba-32")
+    x_hat = run.decode(run.encode(run.read_pictures([one, other]))[0])
+    assert_close(moving[0, [0, 2]], refined(run, x_hat, [1, 1], 8, 0.6))
+
+
+def test_the_faces_of_a_traversal_have_the_same_noise(sharp, tmp_path):
+    flags = ["--show", "traversal", "--columns", "3", "--dimensions", "4", "1"]
+    shown = shown_by(tmp_path, "faces", *flags)
+    run, codes = open_run("runs/celeba-32"), []
+    for dimension in (4, 1):
+        for value in (-3.0, 0.0, 3.0):
+            codes.append(run.checkpoint.statistics["mean"].clone())
+            codes[-1][dimension] = value
+    assert_close(shown, refined(run, run.decode(torch.stack(codes)), [0] * 6, 8, 0.6))
+
+
 def test_histograms_show_narrower_means_than_samples(home, tmp_path):
     output = ["--output", str(tmp_path / "a.png"), "--dimensions", "2"]
     assert generate.main(["--show", "histograms", *output]) == 0

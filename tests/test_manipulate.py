@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_generate import assert_close, decode, make_vivid, noise, pixels_of
+from test_generate import as_pixels, assert_close, decode, make_vivid, noise, pixels_of, refined
 from torchvision.utils import make_grid
 
 import manipulate
@@ -147,6 +147,34 @@ def guide(vivid, tmp_path):
     )
     save_checkpoint(made, tmp_path / "judges" / "guide.pt")
     return judge
+
+
+def test_equal_codes_of_an_edit_are_equal_refined_pictures(sharp, tmp_path):
+    flags = ["--output", str(tmp_path / "a.png"), "--files", str(tmp_path / "faces")]
+    edit = ["--add", "Smiling", "--remove", "smiling", "--faces", "0", "1"]
+    shown = {}
+    for name, given in (("refined", []), ("plain", ["--no-refine"])):
+        assert manipulate.main([*edit, *flags, *given]) == 0
+        names = [f"{face}-arithmetic-{when}" for face in (0, 1) for when in ("before", "after")]
+        shown[name] = read_faces(tmp_path / "faces", *names).astype(int)
+        before, after = shown[name][0::2], shown[name][1::2]
+        assert np.abs(before - after).max() <= 1
+    run = open_run("runs/celeba-32")
+    x_hat = run.decode(run.sample(0, [0, 1]))
+    assert np.abs(shown["plain"][0::2] - as_pixels(x_hat)).max() <= 1
+    assert_close(shown["refined"][0::2], refined(run, x_hat, [0, 1], 8, 0.6))
+
+
+def test_the_frames_of_a_gif_without_an_edit_are_equal(sharp, tmp_path):
+    flags = ["--gif", "--attribute", "Smiling", "--strengths", "0", "0", "--faces", "0", "1"]
+    assert manipulate.main([*flags, "--output", str(tmp_path / "still.png")]) == 0
+    with Image.open(tmp_path / "still.gif") as gif:
+        frames = []
+        for number in range(gif.n_frames):
+            gif.seek(number)
+            frames.append(np.asarray(gif.convert("RGB")).astype(int))
+    assert np.abs(np.stack(frames) - frames[0]).max() <= 2
+    assert np.ptp(frames[0]) > 50
 
 
 def probability(guide, pixels, name="Smiling"):

@@ -9,11 +9,14 @@ import pytest
 import torch
 from test_checkpoint import make_checkpoint
 
+from config import GenerateConfig
 from vae import open_run
-from vae.checkpoint import load_checkpoint, save_checkpoint
+from vae.checkpoint import JudgeCheckpoint, load_checkpoint, save_checkpoint
 from vae.errors import UserError
-from vae.latent.codes import seeded_noise
-from vae.run import choose_run_dir, find_checkpoint, newest_run
+from vae.latent.codes import image_noise, seeded_noise
+from vae.models.judge import Judge
+from vae.models.refiner import refine
+from vae.run import choose_run_dir, find_checkpoint, newest_run, open_judge
 
 
 def without_statistics(path):
@@ -54,6 +57,37 @@ def test_a_moved_data_set_is_found_where_it_is_now(home, tmp_path):
     assert here.faces.digest() == there.faces.digest()
     np.testing.assert_array_equal(here.faces.pixels, there.faces.pixels)
     assert there.faces.path != here.faces.path
+
+
+# The refiner
+
+
+def test_a_face_is_refined_alike_in_any_batch_and_otherwise_under_another_number(sharp):
+    run = open_run("runs/celeba-32")
+    x_hat = run.decode(seeded_noise(0, range(4), 5))
+    whole = run.refine(x_hat, range(4))
+    part = run.refine(x_hat[[2, 0]], [2, 0])
+    torch.testing.assert_close(part, whole[[2, 0]], atol=1e-5, rtol=0)
+    # frames of a sweep: equal codes and numbers give equal pixels
+    frames = run.refine(x_hat[[1, 1, 1]], [1, 1, 6])
+    torch.testing.assert_close(frames[:2], whole[[1, 1]], atol=1e-5, rtol=0)
+    assert (frames[2] - frames[1]).abs().max() > 0.02
+    assert (run.refine(x_hat, range(4), seed=1) - whole).abs().max() > 0.02
+
+
+def test_the_steps_and_the_strength_are_the_runs_unless_others_are_given(sharp):
+    run = open_run("runs/celeba-32")
+    x_hat, noise = run.decode(seeded_noise(0, range(3), 5)), image_noise(4, range(3), 32)
+    for given, steps, strength in (({}, 8, 0.6), ({"steps": 2, "strength": 1.0}, 2, 1.0)):
+        expected = refine(run.refiner, x_hat, noise, steps, strength)
+        torch.testing.assert_close(run.refine(x_hat, range(3), 4, **given), expected)
+    assert torch.equal(run.refine(x_hat, range(3), 4, strength=0.0), x_hat)
+
+
+def test_a_run_without_a_refiner_shows_what_it_decodes(home):
+    run, z = open_run("runs/celeba-32"), seeded_noise(0, range(3), 5)
+    assert run.refiner is None
+    assert torch.equal(run.draw(z, range(3), GenerateConfig()), run.decode(z))
 
 
 # Directions
@@ -124,12 +158,56 @@ def test_the_best_of_a_run_is_taken_else_the_last(tmp_path):
 
 def test_where_no_run_is_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vae.run.PRETRAINED", tmp_path / "none")
     with pytest.raises(UserError, match=r"no run under runs/: train one \(python train.py\)"):
         newest_run()
     with pytest.raises(UserError, match=r"no checkpoint in .*: looked for best.pt, last.pt$"):
         find_checkpoint(tmp_path)
     with pytest.raises(UserError, match=r"no checkpoint in .*: looked for last.pt, best.pt$"):
         find_checkpoint(tmp_path, prefer="last.pt")
+
+
+def test_the_word_pretrained_and_no_run_at_all_mean_the_model_of_the_repository(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vae.run.PRETRAINED", tmp_path / "repository")
+    save_checkpoint(make_checkpoint(), tmp_path / "repository/best.pt")
+    for path in ("pretrained", None):
+        run = open_run(path, "cpu")
+        assert run.path == tmp_path / "repository/best.pt"
+        # pictures do not go into the repository
+        assert run.folder == Path("runs/pretrained")
+    # pictures alone make no run
+    Path("runs/pretrained").mkdir(parents=True)
+    assert find_checkpoint(None) == tmp_path / "repository/best.pt"
+    save_checkpoint(make_checkpoint(), Path("runs/mine/last.pt"))
+    assert find_checkpoint(None) == Path("runs/mine/last.pt")
+    assert open_run(None, "cpu").folder == Path("runs/mine")
+    assert find_checkpoint("pretrained") == tmp_path / "repository/best.pt"
+
+
+def test_the_pretrained_model_has_the_judges_beside_it_and_a_run_prefers_its_own(
+    home, tmp_path, monkeypatch
+):
+    def save_guide(path, seed):
+        torch.manual_seed(seed)
+        judge, crop = Judge((4, 6), ("Smiling",)), open_run("runs/celeba-32").checkpoint.crop
+        config = {"image_size": 32}
+        weights = judge.state_dict()
+        made = JudgeCheckpoint(config, judge.arch, weights, crop, "d", seed, {}, None)
+        save_checkpoint(made, path)
+
+    shutil.copytree("runs", tmp_path / "runs")
+    shutil.copytree("runs/celeba-32", tmp_path / "repository")
+    save_guide(tmp_path / "repository/guide.pt", seed=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vae.run.PRETRAINED", tmp_path / "repository")
+    pretrained, own = open_run("pretrained"), open_run("runs/celeba-32")
+    assert open_judge("guide", own).checkpoint.seed == 1
+    save_guide(tmp_path / "runs/celeba-32-judges/guide.pt", seed=2)
+    assert open_judge("guide", own).checkpoint.seed == 2
+    assert open_judge("guide", pretrained).checkpoint.seed == 1
 
 
 def test_the_newest_run_is_that_of_the_newest_last_checkpoint(tmp_path, monkeypatch):

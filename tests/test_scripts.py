@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SHARP, SMALL
 from PIL import Image
 
 import evaluate
@@ -312,6 +312,144 @@ def test_the_current_folder_gives_its_name_to_the_run(celeba, monkeypatch):
     assert Path("runs/celeba-32/last.pt").exists()
     # the pictures of the run are no data
     assert train.main(["--resume", "--epochs", "2"]) == 0
+
+
+# The recipe sharp: a VAE, then its refiner
+
+
+def test_a_run_with_a_refiner_leaves_its_files_and_two_checkpoints_with_it(sharp):
+    names = {path.name for path in Path("runs/celeba-32").iterdir()}
+    phases = [("", ("001", "002")), ("refiner-", ("001",))]
+    assert names == {"config.json", "faces.txt", "last.pt", "best.pt"} | {
+        name
+        for prefix, epochs in phases
+        for name in (
+            f"{prefix}metrics.csv",
+            f"{prefix}curves.png",
+            *(f"reconstructions-{prefix}epoch-{epoch}.png" for epoch in epochs),
+            *(f"samples-{prefix}epoch-{epoch}.png" for epoch in epochs),
+        )
+    }
+    [row] = read_metrics("runs/celeba-32/refiner-metrics.csv")
+    assert row["epoch"] == 1
+    assert row["val_total"] > 0
+    for name in ("best.pt", "last.pt"):
+        checkpoint = load_checkpoint(Path("runs/celeba-32", name))
+        assert (checkpoint.arch["architecture"], checkpoint.config["warp"]) == ("skip", 0.7)
+        assert checkpoint.refiner["epoch"] == 1
+        assert checkpoint.refiner["arch"]["channels"] == [8, 8]
+        assert checkpoint.statistics["n"] == 40
+        assert (checkpoint.training is None) == (name == "best.pt")
+
+
+def same_refiners(one, other):
+    one, other = (load_checkpoint(Path(path)).refiner["weights"] for path in (one, other))
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_more_epochs_of_the_refiner_train_nothing_else(sharp, trained_sharp, capsys):
+    table = Path("runs/celeba-32/metrics.csv").read_bytes()
+    assert train.main(["--resume", "--refiner-epochs", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:19] for line in lines if "epoch " in line] == [
+        "refiner-epoch 2/3  ",
+        "refiner-epoch 3/3  ",
+    ]
+    assert Path("runs/celeba-32/metrics.csv").read_bytes() == table
+    rows = read_metrics("runs/celeba-32/refiner-metrics.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    last = "runs/celeba-32/last.pt"
+    assert load_checkpoint(Path(last)).refiner["epoch"] == 3
+    assert same_weights(last, trained_sharp / last)
+    assert not same_refiners(last, trained_sharp / last)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "3"], "--epochs must stay 2: the run has a refiner, which is trained on"),
+        (["--refiner-epochs", "0"], "--refiner-epochs is 0, but the run has begun epoch 1"),
+        (["--refiner-channels", "8"], "the run has --refiner-channels (8, 8); asked for (8,)"),
+    ],
+)
+def test_what_a_run_with_a_refiner_cannot_change_is_refused(sharp, capsys, flags, message):
+    before = snapshot("runs")
+    assert train.main(["--resume", *flags]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert snapshot("runs") == before
+
+
+def test_a_finished_run_with_a_refiner_is_left_as_it_is(sharp, capsys):
+    before = snapshot("runs")
+    assert train.main(["--resume"]) == 0
+    assert "nothing is missing" in capsys.readouterr().out
+    assert snapshot("runs") == before
+
+
+def test_a_run_killed_between_its_phases_ends_as_one_that_was_not(celeba, trained_sharp):
+    assert train.main([*SHARP, "--refiner-epochs", "0"]) == 0
+    for name in ("best.pt", "last.pt"):
+        path = Path("runs/celeba-32", name)
+        checkpoint = load_checkpoint(path)
+        checkpoint.statistics = None
+        save_checkpoint(checkpoint, path)
+    assert train.main(["--resume", "--refiner-epochs", "1"]) == 0
+    for name in ("best.pt", "last.pt"):
+        path = Path("runs/celeba-32", name)
+        assert load_checkpoint(path).statistics["n"] == 40
+        assert same_weights(path, trained_sharp / path)
+        assert same_refiners(path, trained_sharp / path)
+
+
+# Starting from another run
+
+
+def test_a_run_takes_its_networks_from_the_one_that_it_starts_from(sharp):
+    first = load_checkpoint(Path("runs/celeba-32/best.pt"))
+    # rates at which no weight moves
+    still = ["--learning-rate", "1e-20", "--refiner-learning-rate", "1e-20", "--refiner-epochs"]
+    flags = ["--init", "runs/celeba-32", "--epochs", "1", *still, "1", "--batch-size", "16"]
+    assert train.main([*flags, "--device", "cpu", "--run-dir", "second"]) == 0
+    second = load_checkpoint(Path("second/best.pt"))
+    assert second.arch == first.arch
+    assert second.refiner["arch"] == first.refiner["arch"]
+    assert (second.config["architecture"], second.config["latent_dim"]) == ("skip", 5)
+    for name, parameter in open_run("second").model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), first.weights[name], msg=name)
+    for name, value in second.refiner["weights"].items():
+        torch.testing.assert_close(value, first.refiner["weights"][name], msg=name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--latent-dim", "7"], "best.pt has --latent-dim 5; asked for 7"),
+        (["--image-size", "48"], "best.pt has --image-size 32; asked for 48"),
+        (["--channels", "4", "7"], "best.pt has --channels [4, 6]; asked for (4, 7)"),
+        (["--architecture", "listed"], "best.pt has --architecture skip; asked for listed"),
+        (["--refiner-channels", "8"], "best.pt has --refiner-channels [8, 8]; asked for (8,)"),
+    ],
+)
+def test_a_flag_that_differs_from_the_network_to_start_from_is_refused(
+    sharp, capsys, flags, message
+):
+    before = snapshot(sharp)
+    assert train.main(["--init", "runs/celeba-32", *flags]) == 2
+    err = capsys.readouterr().err
+    assert err == f"error: runs/celeba-32/{message}\n"
+    assert snapshot(sharp) == before
+
+
+def test_a_resumed_run_that_started_from_another_ends_as_one_that_never_stopped(sharp):
+    flags = ["--init", "runs/celeba-32", "--schedule", "constant", "--batch-size", "16"]
+    flags += ["--device", "cpu", "--run-dir"]
+    assert train.main([*flags, "whole", "--epochs", "2"]) == 0
+    assert train.main([*flags, "parts", "--epochs", "1"]) == 0
+    assert train.main(["--resume", "parts", "--epochs", "2"]) == 0
+    assert same_weights("whole/last.pt", "parts/last.pt")
+    assert not same_weights("whole/last.pt", "runs/celeba-32/last.pt")
 
 
 # Attributes of one's own

@@ -2,7 +2,13 @@ import numpy as np
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vae.latent.codes import kl_per_dimension, latent_statistics, sample_posterior, seeded_noise
+from vae.latent.codes import (
+    image_noise,
+    kl_per_dimension,
+    latent_statistics,
+    sample_posterior,
+    seeded_noise,
+)
 
 NAMES = ("Hat", "Male", "Smiling")
 MALE, SMILING = 1, 2
@@ -67,6 +73,21 @@ def test_the_noise_of_a_face_depends_on_the_seed_and_its_number_alone():
     many = seeded_noise(0, range(2000), 3)
     torch.testing.assert_close(many.mean(0), torch.zeros(3), atol=0.07, rtol=0)
     torch.testing.assert_close(many.std(), torch.tensor(1.0), atol=0.03, rtol=0)
+
+
+def test_the_noise_of_an_image_depends_on_the_seed_and_its_number_alone():
+    assert torch.equal(image_noise(1, [5, 2], 4), image_noise(1, range(6), 4)[[5, 2]])
+    drawn = torch.cat([image_noise(seed, range(4), 5).flatten(1) for seed in range(4)])
+    assert torch.cdist(drawn, drawn).fill_diagonal_(99).min() > 5
+    many = image_noise(0, range(100), 9)
+    assert many.shape == (100, 3, 9, 9)
+    torch.testing.assert_close(many.mean((0, 2, 3)), torch.zeros(3), atol=0.05, rtol=0)
+    torch.testing.assert_close(many.std(), torch.tensor(1.0), atol=0.03, rtol=0)
+
+
+def test_the_noise_of_an_image_is_other_noise_than_that_of_its_code():
+    image, code = image_noise(3, [7], 6).flatten(), seeded_noise(3, [7], 108)[0]
+    assert abs(torch.corrcoef(torch.stack([image, code]))[0, 1]) < 0.4
 
 
 def test_posterior_samples_have_the_standard_deviation_of_the_posterior():

@@ -3,9 +3,10 @@ import torch
 
 from vae.models.build import build
 from vae.models.judge import Judge
+from vae.models.skip import SkipVAE
 from vae.models.vae import VAE
 
-NETWORKS = [VAE(48, (4, 6), 5), Judge((7, 3), ("Hat", "Smiling"))]
+NETWORKS = [VAE(48, (4, 6), 5), SkipVAE(48, (4, 6), 5), Judge((7, 3), ("Hat", "Smiling"))]
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)

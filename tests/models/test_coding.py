@@ -1,6 +1,7 @@
 import torch
 
-from vae.models.coding import decode_codes, encode_batches
+from vae.models.coding import decode_codes, encode_batches, refine_images
+from vae.models.refiner import Refiner, refine
 from vae.models.vae import VAE
 
 
@@ -31,3 +32,13 @@ def test_codes_and_images_are_those_of_the_model_in_eval_mode_without_gradients(
     torch.testing.assert_close(logvar, expected_logvar.detach())
     torch.testing.assert_close(x_hat, model.decode(expected_mu).detach())
     assert not any(values.requires_grad for values in (mu, logvar, x_hat))
+
+
+def test_refined_images_are_those_of_refine_in_any_number():
+    torch.manual_seed(0)
+    refiner = Refiner(8, (8, 16), 0.25, 0.1)
+    x_hat, noise = torch.rand(70, 3, 8, 8), torch.randn(70, 3, 8, 8)
+    found = refine_images(refiner, x_hat, noise, steps=2, strength=0.7)
+    expected = refine(refiner, x_hat, noise, steps=2, strength=0.7)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (found - x_hat).abs().max() > 0.05

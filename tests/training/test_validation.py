@@ -5,8 +5,9 @@ from torch.distributions import Normal
 
 from vae.errors import Interrupted, RunStopped, StopSignal
 from vae.latent.codes import seeded_noise
+from vae.models.refiner import Refiner
 from vae.models.vae import VAE
-from vae.training.validation import validate
+from vae.training.validation import validate, validate_refiner
 
 
 def make_model():
@@ -102,3 +103,49 @@ def test_a_signal_ends_the_validation_after_its_batch():
     with pytest.raises(Interrupted):
         validate(make_model(), images(), beta=1.0, seed=0, stop=stop)
     assert given == [0, 1, 2]
+
+
+# The refiner
+
+
+def make_refiner():
+    torch.manual_seed(1)
+    refiner = Refiner(32, (8, 16), 0.3, 0.2)
+    torch.nn.init.normal_(refiner.last[-1].weight, std=0.1)
+    return refiner.eval()
+
+
+@torch.no_grad()
+def plain_refiner_loss(vae, refiner, x, seed, number):
+    """Return the loss of one image x (1, 3, S, S), written out."""
+    mu, logvar = vae.encode(x)
+    x_hat = vae.decode(mu + (0.5 * logvar).exp() * seeded_noise(seed, [number], 5))
+    noise = np.random.default_rng((seed, number, 2)).standard_normal((3, 32, 32), np.float32)
+    start, time = x_hat + 0.3 * torch.from_numpy(noise), number * 0.618034 % 1
+    velocity = refiner((1 - time) * start + time * x, x_hat, torch.tensor([time]))
+    # the standard deviation that is left of the velocity when the best linear estimate is known
+    scale = 0.3 * 0.2 / ((0.3 * (1 - time)) ** 2 + (0.2 * time) ** 2) ** 0.5
+    return (((velocity - (x - start)) / scale) ** 2).mean().item()
+
+
+@pytest.mark.parametrize("batch_size", [7, 3])
+def test_a_refiners_loss_has_noise_and_times_of_each_image_whatever_the_batch_size(batch_size):
+    vae, refiner, x = make_model(), make_refiner(), torch.rand(7, 3, 32, 32)
+    losses = [plain_refiner_loss(vae, refiner, x[i : i + 1], 9, i) for i in range(7)]
+    found = validate_refiner(vae, refiner.train(), x.split(batch_size), seed=9)
+    assert found == {"total": pytest.approx(np.mean(losses), rel=1e-4)}
+    assert validate_refiner(vae, refiner, x.split(batch_size), seed=8) != found
+
+
+def test_a_refiners_loss_that_is_not_finite_stops_the_run():
+    refiner = make_refiner()
+    torch.nn.init.constant_(refiner.last[-1].bias, torch.inf)
+    with pytest.raises(RunStopped, match="validation gave total inf"):
+        validate_refiner(make_model(), refiner, [torch.rand(2, 3, 32, 32)], seed=0)
+
+
+def test_a_signal_ends_the_validation_of_a_refiner():
+    stop = StopSignal()
+    stop.received = 15
+    with pytest.raises(Interrupted):
+        validate_refiner(make_model(), make_refiner(), [torch.rand(2, 3, 32, 32)], 0, stop)

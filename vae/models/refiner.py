@@ -16,17 +16,32 @@ class Refiner(nn.Module):
     """Velocity of the flow from x_hat + noise, at time 0, to x, at time 1; x_hat is a second input.
 
     Conditional flow matching (Lipman et al., 2023; Liu et al., 2023) with a U-Net (Ronneberger et
-    al., 2015) on images of half the side and four times the channels. Each level halves the side.
-    noise is the standard deviation of the noise.
+    al., 2015) on images of half the side and four times the channels; each level halves the side.
+    noise and residual are the standard deviations of the noise and of x - x_hat.
+
+    The network sees y - x_hat at unit variance, and adds to the best linear estimate of the
+    velocity what that lacks, at unit variance too (after Karras et al., 2022, section 5).
     """
 
-    def __init__(self, channels: Sequence[int], noise: float) -> None:
+    def __init__(
+        self, image_size: int, channels: Sequence[int], noise: float, residual: float
+    ) -> None:
         super().__init__()
-        self.arch = {"architecture": "refiner", "channels": list(channels), "noise": noise}
-        self.noise = noise
+        self.arch = {
+            "architecture": "refiner",
+            "image_size": image_size,
+            "channels": list(channels),
+            "noise": noise,
+            "residual": residual,
+        }
+        self.noise, self.residual = noise, residual
         first, last, time = channels[0], channels[-1], 4 * channels[0]
-        self.time = nn.Sequential(nn.Linear(first, time), nn.SiLU(), nn.Linear(time, time))
+        self.time = nn.Sequential(
+            nn.Linear(first, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU()
+        )
         self.first = nn.Conv2d(24, first, 3, padding=1)
+        # faces are aligned: where a pixel lies says what it shows
+        self.position = nn.Parameter(torch.zeros(1, first, image_size // 2, image_size // 2))
         self.down = nn.ModuleList(Block(width, width, time) for width in channels[:-1])
         self.downsample = nn.ModuleList(
             nn.Conv2d(wide, wider, 3, stride=2, padding=1) for wide, wider in pairwise(channels)
@@ -38,26 +53,41 @@ class Refiner(nn.Module):
         self.up = nn.ModuleList(Block(2 * width, width, time) for width in channels[:-1])
         self.last = nn.Sequential(nn.GroupNorm(8, first), nn.SiLU(), nn.Conv2d(first, 12, 3, 1, 1))
         nn.init.zeros_(self.last[-1].weight)
+        nn.init.zeros_(self.last[-1].bias)
 
     # fmt: off
     def forward(self, y: Tensor, x_hat: Tensor, time: Tensor) -> Tensor:
         """Return the velocity of y, (B, 3, S, S), at times (B,) in [0, 1]."""
-        width = self.first.out_channels
-        h_time = functional.silu(self.time(embed_time(time, width)))  # (B, 4 W)
-        h = functional.pixel_unshuffle(2 * torch.cat([y, x_hat], 1) - 1, 2)
-        h = self.first(h)                                             # (B, W, S / 2, S / 2)
+        linear, scale, unit = self.coefficients(time)
+        moved = y - x_hat
+        h_time = self.time(embed_time(time, self.first.out_channels))  # (B, 4 W)
+        h = torch.cat([unit * moved, 2 * x_hat - 1], 1)
+        h = self.first(functional.pixel_unshuffle(h, 2))               # (B, W, S / 2, S / 2)
+        h = h + self.position
         kept = []
         for block, downsample in zip(self.down, self.downsample, strict=True):
             h = block(h, h_time)
             kept.append(h)
-            h = downsample(h)                                              # half the side, wider
+            h = downsample(h)                                          # half the side, wider
         for block in self.middle:
             h = block(h, h_time)
         for block, upsample in zip(reversed(self.up), reversed(self.upsample), strict=True):
             h = upsample(functional.interpolate(h, scale_factor=2))
             h = block(torch.cat([h, kept.pop()], 1), h_time)
-        return functional.pixel_shuffle(self.last(h), 2)              # (B, 3, S, S)
+        return linear * moved + scale * functional.pixel_shuffle(self.last(h), 2)
     # fmt: on
+
+    def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return three factors at times (B,), each (B, 1, 1, 1), for Gaussian noise and residual.
+
+        y - x_hat = (1 - t) noise + t residual has the standard deviation 1 / unit. linear times it
+        is the expected velocity; scale is the standard deviation of the velocity around that.
+        """
+        t = time[:, None, None, None]
+        noise, residual = self.noise**2, self.residual**2
+        unit = (noise * (1 - t).square() + residual * t.square()).rsqrt()
+        linear = (residual * t - noise * (1 - t)) * unit.square()
+        return linear, self.noise * self.residual * unit, unit
 
 
 class Block(nn.Module):
@@ -104,13 +134,16 @@ def refine(refiner: Refiner, x_hat: Tensor, noise: Tensor, steps: int, strength:
     return (x_hat + strength * (y - x_hat)).clamp(0, 1)
 
 
-def flow_loss(network: nn.Module, x: Tensor, x_hat: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+def flow_loss(
+    network: nn.Module, scale: Tensor, x: Tensor, x_hat: Tensor, noise: Tensor, time: Tensor
+) -> Tensor:
     """Return the mean squared error of the velocity of each image, (B,), at times (B,).
 
     A path is a straight line from x_hat + noise to x: its velocity is their difference (Liu et al.,
-    2023, equation 1). In squared units of [-1, 1].
+    2023, equation 1). scale is the one of Refiner.coefficients: at every time the best linear
+    estimate has loss 1.
     """
     start = x_hat + noise
     t = time[:, None, None, None]
     velocity = network((1 - t) * start + t * x, x_hat, time)
-    return 4 * (velocity.float() - (x - start)).square().mean(dim=(1, 2, 3))
+    return ((velocity - (x - start)) / scale).square().mean(dim=(1, 2, 3))

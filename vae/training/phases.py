@@ -108,10 +108,11 @@ class RefinerTrainer(Trainer):
         """Return the mean squared error of the velocity."""
         noise = self.model.noise * torch.randn_like(x)
         time = torch.rand(len(x), device=x.device)
+        _, scale, _ = self.model.coefficients(time)
         with autocast(x.device, self.precision):
             with torch.no_grad():
                 x_hat = self.trained_vae(x)[0].float().clamp(0, 1)
-            return (flow_loss(self.network, x, x_hat, noise, time).mean(),)
+            return (flow_loss(self.network, scale, x, x_hat, noise, time).mean(),)
 
     def validate(self, means: Mapping[str, float], stop: StopSignal | None) -> dict[str, float]:
         """Return the loss on the val split."""

@@ -83,7 +83,8 @@ def validate_refiner(
         # evenly spread times, in an order that mixes them over neighbouring images
         time = torch.tensor([number * 0.618034 % 1 for number in numbers], device=device)
         noise = refiner.noise * image_noise(seed, numbers, x.shape[-1]).to(device)
-        total += flow_loss(refiner, x, x_hat, noise, time).sum().item()
+        _, scale, _ = refiner.coefficients(time)
+        total += flow_loss(refiner, scale, x, x_hat, noise, time).sum().item()
         count += len(x)
         if stop:
             stop.check()

@@ -1,20 +1,20 @@
 """Find the faces of a data set: its pictures, and what its tables say about them.
 
-Nothing is declared: CelebA in every form that it comes in, and any folder of pictures, go by the
-same rules (README, "Data").
+CelebA in any form and any other folder of pictures follow the same rules (README, "Data").
 """
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vae.data import tables
 from vae.data.pictures import Pictures, find_pictures
-from vae.data.tables import Kind, Matcher, Table, TableFile, is_named, read_rows, read_table
+from vae.data.tables import SPLIT_WORDS, Kind, Table, TableFile, by_stem, match, read_table
 from vae.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -28,9 +28,9 @@ class Faces:
     """The pictures of a data set and what its tables say about them. Row i is one face."""
 
     pictures: Pictures
-    folder: str  # of all pictures, relative to the source, and with a slash unless it is that
-    names: tuple[str, ...]  # relative to the folder, with forward slashes, in order
-    splits: np.ndarray  # (N,) uint8, an index into SPLITS, or UNUSED
+    folder: str  # of all pictures, relative to their source; "" or with a slash at its end
+    names: tuple[str, ...]  # relative to the folder, with forward slashes, sorted
+    splits: np.ndarray  # (N,) uint8, an index into SPLITS; all 0 if fill_splits is to choose
     origins: dict[str, str]  # where attributes and splits come from, in words
     left_out: dict[str, str]  # the files that are not among the names, and why
     attributes: np.ndarray | None = None  # (N, K) bool, a column for each name; None without table
@@ -40,7 +40,7 @@ class Faces:
 
     @property
     def source(self) -> Path:
-        """The folder of the pictures, or a folder in the zip that holds them."""
+        """The folder of the pictures; in a zip, below the path of the zip."""
         return self.pictures.source / self.folder
 
     def read(self, name: str) -> bytes:
@@ -64,101 +64,111 @@ class Faces:
 
 
 def find_faces(root: Path) -> Faces:
-    """Return the faces under root, a folder, a zip or parquet files, and what their tables say.
+    """Return the faces under root (a folder, a zip or parquet files) and what their tables say.
 
     Raises UserError if there are no pictures, or if a table cannot be understood or does not fit.
     """
     pictures = find_pictures(root)
-    names, left_out, found = pictures.names, dict(pictures.others), {}
-    matcher = Matcher(names)
-    for kind in (tables.ATTRIBUTES, tables.SPLITS, tables.PEOPLE):
-        best = _best_table(kind, pictures.tables, matcher)
-        if best is None:
-            continue
-        # pictures outside of the folder that a table fits are other pictures, such as masks
-        folder = _common_folder([names[number] for number in np.flatnonzero(best[1] >= 0)])
-        inside = np.array([name.startswith(folder) for name in names])
-        found = {one: (table, rows[inside]) for one, (table, rows) in {**found, kind: best}.items()}
-        if not inside.all():
-            left_out |= {names[row]: f"outside {folder}" for row in np.flatnonzero(~inside)}
-            names = [names[row] for row in np.flatnonzero(inside)]
-            matcher = Matcher(names)
-    origins = {"attributes": "none"}
-    origins |= {kind.what: _describe(table, rows) for kind, (table, rows) in found.items()}
-    says = {}
-    if tables.ATTRIBUTES in found:
-        table, rows = found[tables.ATTRIBUTES]
-        columns, ignored = table.attributes()
+    found, names, left_out = _find_tables(pictures)
+    origins = {"attributes": "none", "splits": BY_HASH}
+    origins |= {what: _describe(table, rows) for what, (table, rows) in found.items()}
+    says: dict[str, Any] = {}
+    if "attributes" in found:
+        table, rows = found["attributes"]
+        columns, others = table.attributes()
+        ignored = f"; not attributes: {', '.join(others)}" if others else ""
+        origins["attributes"] = f"{len(columns)} of {origins['attributes']}{ignored}"
         if columns:
-            says["attribute_names"] = tuple(table.header[column] for column in columns)
-            says["attributes"] = (table.cells[rows] == 1)[:, columns] & (rows >= 0)[:, None]
-            says["known"] = rows >= 0
-        others = f"; not attributes: {', '.join(ignored)}" if ignored else ""
-        origins["attributes"] = f"{len(columns)} of {origins['attributes']}{others}"
-    if tables.PEOPLE in found:
-        table, rows = found[tables.PEOPLE]
-        nobody = -1 - np.arange(len(names))  # a number for each, so that no two are one person
-        says["people"] = np.where(rows >= 0, table.column(tables.PEOPLE)[rows], nobody)
-    if tables.SPLITS in found:
-        table, rows = found[tables.SPLITS]
+            has = np.stack(list(columns.values()), axis=1)[rows] & (rows >= 0)[:, None]
+            says = {"attributes": has, "attribute_names": tuple(columns), "known": rows >= 0}
+    if "people" in found:
+        table, rows = found["people"]
+        strangers = -1 - np.arange(len(names))  # without a row: each is another person
+        says["people"] = np.where(rows >= 0, table.column(tables.PEOPLE)[rows], strangers)
+    splits = np.zeros(len(names), np.uint8)
+    if "splits" in found:
+        table, rows = found["splits"]
         splits = np.where(rows >= 0, table.column(tables.SPLITS)[rows], UNUSED).astype(np.uint8)
-    else:
-        splits, origins["splits"] = _splits_by_name(names)
+    elif any(words := [_split_folder(name) for name in names]):
+        splits = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], np.uint8)
+        origins["splits"] = f"the folders {', '.join(sorted(set(filter(None, words))))}"
     left_out |= {names[row]: "without a split" for row in np.flatnonzero(splits == UNUSED)}
-    folder = _common_folder(names, of_splits=True)
-    short = tuple(name[len(folder) :] for name in names)
+    folder = _common_folder(names)
+    short = tuple(name.removeprefix(folder) for name in names)
     faces = Faces(pictures, folder, short, splits, origins, left_out, **says)
     return faces.at(np.flatnonzero(splits != UNUSED))
 
 
-def _best_table(
-    kind: Kind, files: Sequence[TableFile], matcher: Matcher
-) -> tuple[Table, np.ndarray] | None:
-    """Return the table of this kind that fits most pictures, and the row of each picture in it.
+def _find_tables(
+    pictures: Pictures,
+) -> tuple[dict[str, tuple[Table, np.ndarray]], list[str], dict[str, str]]:
+    """Return the best table of each kind, the names of the pictures, and the files left out.
 
-    Raises UserError if there are tables and none fits, unless all lie above the pictures.
+    Beside each table is the row of each picture in it, -1 without one. Pictures outside of the
+    folder that a table fits are other pictures, such as masks: they are left out.
     """
-    best, problem = None, None
-    groups = _groups(kind, files)
-    for group in _groups(tables.ATTRIBUTES, files) if kind.columns else ():
-        header = next(read_rows(group[0]), [])
-        if any(name.lower() in kind.columns for name in header):
-            groups.append(group)
+    names, left_out, found = pictures.names, dict(pictures.others), {}
+    candidates, stems = _read_tables(pictures.tables, left_out), by_stem(names)
+    for kind in tables.KINDS:
+        best = _best_table(kind, candidates, stems)
+        if best is None:
+            continue
+        found[kind.what] = best
+        folder = _common_folder(best[1])
+        if outside := [name for name in names if not name.startswith(folder)]:
+            left_out |= dict.fromkeys(outside, f"outside {folder}")
+            names = [name for name in names if name.startswith(folder)]
+            stems = by_stem(names)
+    rows_of = {
+        what: (table, np.array([rows.get(name, -1) for name in names]))
+        for what, (table, rows) in found.items()
+    }
+    return rows_of, names, left_out
+
+
+def _read_tables(files: Sequence[TableFile], left_out: dict[str, str]) -> list[Table]:
+    """Return the tables; all metadata.csv together are one.
+
+    Raises UserError if one cannot be understood. Above --data it may belong to other pictures, and
+    is added to left_out.
+    """
+    metadata = [file for file in files if file.name.lower().endswith("metadata.csv")]
+    groups = [[file] for file in files if file not in metadata] + [metadata] * bool(metadata)
+    found = []
     for group in groups:
         try:
-            table = read_table(group, kind)
-            rows = matcher.rows(table)
-            if (rows < 0).all():
-                first = table.names[0] if table.names else "no picture"
-                pictures = f"the pictures are {matcher.names[0]} ..."
-                raise UserError(f"{table.label} names {first} ..., {pictures}: no row fits")
-        except UserError as error:
-            problem = problem or (error if group[0].folder != "../" else None)
-            continue
-        if best is None or (rows >= 0).sum() > (best[1] >= 0).sum():
-            best = (table, rows)
-    if best is None and problem:
-        raise problem
-    return best
+            found.append(read_table(group))
+        except UserError:
+            if group[0].folder != "..":
+                raise
+            left_out[group[0].name] = "table above --data that cannot be read"
+    return found
 
 
-def _groups(kind: Kind, files: Sequence[TableFile]) -> list[list[TableFile]]:
-    """Return the files of each table of a kind: all metadata.csv together are one table."""
-    named = [file for file in files if is_named(file.name, kind)]
-    metadata = [file for file in named if file.name.lower().endswith("metadata.csv")]
-    return [[file] for file in named if file not in metadata] + [metadata] * bool(metadata)
+def _best_table(
+    kind: Kind, candidates: Sequence[Table], stems: Mapping[str, Sequence[str]]
+) -> tuple[Table, dict[str, int]] | None:
+    """Return the table of a kind that fits most pictures, and the row of each picture in it.
 
-
-def _common_folder(names: Sequence[str], of_splits: bool = False) -> str:
-    """Return the folder of all names, with a slash, or "".
-
-    Folders of splits belong together, unless of_splits.
+    Raises UserError if there are tables and none fits, unless all lie above --data.
     """
-    folders = {name.rpartition("/")[0] for name in names}
-    parts = [part for part in os.path.commonpath(folders).split("/") if part]
-    at = [number for number, part in enumerate(parts) if part.lower() in tables.SPLIT_WORDS]
-    parts = parts if of_splits or not at else parts[: at[0]]
-    return "".join(f"{part}/" for part in parts)
+    fitting, problem = [], None
+    for table in candidates:
+        if table.holds(kind):
+            try:
+                fitting.append((table, match(table, stems)))
+            except UserError as error:
+                problem = problem or (error if table.folder != ".." else None)
+    if problem and not fitting:
+        raise problem
+    return max(fitting, key=lambda pair: len(pair[1]), default=None)
+
+
+def _common_folder(names: Iterable[str]) -> str:
+    """Return the folder of all names, with a slash, or "". Folders of splits are no part of it."""
+    parts = os.path.commonpath({name.rpartition("/")[0] for name in names}).split("/")
+    at = [number for number, part in enumerate(parts) if part.lower() in SPLIT_WORDS]
+    return "".join(f"{part}/" for part in parts[: at[0] if at else None] if part)
 
 
 def _describe(table: Table, rows: np.ndarray) -> str:
@@ -166,21 +176,40 @@ def _describe(table: Table, rows: np.ndarray) -> str:
     remarks = []
     if missing := np.count_nonzero(rows < 0):
         remarks.append(f"{missing:,} pictures without a row")
-    if unused := len(table.names) - len(np.unique(rows[rows >= 0])):
+    if unused := len(table.names) - np.count_nonzero(rows >= 0):
         remarks.append(f"{unused:,} of {len(table.names):,} rows without a picture")
     return table.label + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _splits_by_name(names: Sequence[str]) -> tuple[np.ndarray, str]:
-    """Return the split of each picture by the folder that it is in, else by hash, and which."""
-    parts = [[part.lower() for part in name.split("/")[:-1]] for name in names]
-    found = [next((part for part in one if part in tables.SPLIT_WORDS), None) for one in parts]
-    if any(found):
-        codes = [tables.SPLIT_WORDS[word] if word else UNUSED for word in found]
-        folders = ", ".join(sorted({word for word in found if word}))
-        return np.array(codes, np.uint8), f"the folders {folders}"
-    tenths = _name_hashes(names) % 10
-    return np.searchsorted([8, 9], tenths, side="right").astype(np.uint8), BY_HASH
+def _split_folder(name: str) -> str | None:
+    """Return the first folder in a picture's path that is named as a split, in lower case."""
+    return next((part for part in name.lower().split("/")[:-1] if part in SPLIT_WORDS), None)
+
+
+def fill_splits(
+    names: Sequence[str], splits: np.ndarray, by_hash: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Return splits of which none is empty, if there are three faces, and a line for each filled.
+
+    An empty val or test gets the training faces whose hash falls into its tenth, at least the one
+    with the lowest hash. by_hash, all faces are training faces before, and only that one is told.
+    """
+    splits, lines = splits.copy(), []
+    if np.count_nonzero(splits != UNUSED) < 3:
+        return splits, lines
+    for code, tenth in ((1, 8), (2, 9)):
+        train = np.flatnonzero(splits == 0)
+        if (splits == code).any() or len(train) < 2:
+            continue
+        hashes = _name_hashes([names[row] for row in train])
+        ordered = np.argsort(hashes, kind="stable")
+        own = ordered[hashes[ordered] % 10 == tenth]
+        # one is left for train, and one for test
+        moved = own[: max(1, len(train) - 2)] if len(own) else ordered[:1]
+        splits[train[moved]] = code
+        if not (by_hash and len(own)):
+            lines.append(f"{SPLITS[code]} was empty: {len(moved):,} images taken from train")
+    return splits, lines
 
 
 def _name_hashes(names: Sequence[str]) -> np.ndarray:
@@ -188,27 +217,3 @@ def _name_hashes(names: Sequence[str]) -> np.ndarray:
     files = (os.fsencode(name.rpartition("/")[2]) for name in names)
     digests = (hashlib.sha256(file).digest()[:8] for file in files)
     return np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
-
-
-def fill_splits(
-    names: Sequence[str], splits: np.ndarray, by_hash: bool
-) -> tuple[np.ndarray, list[str]]:
-    """Return splits of which none is empty, and a line for each that was, if there are three faces.
-
-    An empty val or test gets the training faces whose hash falls into its tenth, at least one. If
-    the splits are by_hash and train has fewer than three faces, it gets all of them first.
-    """
-    splits, lines, hashes = splits.copy(), [], _name_hashes(names)
-    if by_hash and np.count_nonzero(splits == 0) < 3:
-        splits[splits != UNUSED] = 0
-    for code, tenth in ((1, 8), (2, 9)):
-        train = np.flatnonzero(splits == 0)
-        ordered = train[np.argsort(hashes[train], kind="stable")]
-        own = ordered[hashes[ordered] % 10 == tenth]
-        # one is left for train, and one for test
-        moved = own[: max(1, len(train) - 2)] if len(own) else ordered[:1]
-        enough = len(train) > 1 and np.count_nonzero(splits != UNUSED) > 2
-        if enough and not (splits == code).any():
-            splits[moved] = code
-            lines.append(f"{SPLITS[code]} was empty: {len(moved):,} images taken from train")
-    return splits, lines

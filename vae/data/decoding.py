@@ -15,7 +15,7 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
 from vae.errors import UserError
@@ -53,7 +53,7 @@ def picture_endings() -> dict[str, str]:
     return {end: kind for end, kind in known if kind in Image.OPEN and kind not in _NOT_PICTURES}
 
 
-def is_unknown_heic(name: str, read: Callable[[str], bytes]) -> bool:
+def is_unreadable_heic(name: str, read: Callable[[str], bytes]) -> bool:
     """Return whether a file is called as HEIC and pillow-heif cannot open it.
 
     Such files are counted, as all HEIC files are without pillow-heif.
@@ -129,39 +129,25 @@ def _why_unidentified(content: bytes) -> str:
 
 
 def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
-    """Return what read_square does of an opened picture."""
-    picture.load()  # a TIFF is then upright
+    """Return the square of an opened picture, and whether it is in CelebA's frame."""
+    picture.load()  # Pillow turns a TIFF here
     try:
-        turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGED:
-        turn = 1
-    width, height = picture.size if turn not in (5, 6, 7, 8) else picture.size[::-1]
-    left, top, right, bottom = crop_box(width, height, crop)
-    # cut before it is turned and converted, at the same place: a large picture is in memory once
-    if turn in (2, 3, 6, 7):
-        left, right = width - right, width - left
-    if turn in (3, 4, 7, 8):
-        top, bottom = height - bottom, height - top
-    if turn in (5, 6, 7, 8):
-        left, top, right, bottom = top, left, bottom, right
-    square = _in_rgb(picture.crop((left, top, right, bottom)), picture)
-    if turn in _TURNS:
-        square = square.transpose(_TURNS[turn])
-    if square.width != image_size:
+        orientation = 1
+    size = picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
+    left, _, right, _ = crop_box(*size, crop)
+    # Cut first, so that only a small part is converted and turned. The margins on both sides are
+    # equal: they stay the same when the picture is turned. What is one pixel too long is cut then.
+    side = right - left
+    x, y = (picture.width - side) // 2, (picture.height - side) // 2
+    square = _in_rgb(picture.crop((x, y, picture.width - x, picture.height - y)), picture)
+    square.info.clear()  # exif_transpose would fail on damaged EXIF
+    square.getexif()[ExifTags.Base.Orientation] = orientation
+    square = ImageOps.exif_transpose(square).crop((0, 0, side, side))
+    if side != image_size:
         square = square.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(square), in_celebas_frame(width, height)
-
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes a picture upright, for each EXIF orientation (CIPA DC-008, 4.6.4 A)."""
+    return np.asarray(square), in_celebas_frame(*size)
 
 
 def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:

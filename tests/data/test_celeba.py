@@ -452,7 +452,7 @@ def test_a_table_above_the_folder_that_cannot_be_read_is_told(tmp_path):
     table = tmp_path / "list_attr_mine.csv"
     table.write_text("file,Hat\na.jpg,1\nb.jpg\n")
     faces = find_faces(tmp_path / "mine")
-    assert faces.left_out == {str(table): "table above --data that cannot be read"}
+    assert faces.left_out == {str(table): "table above --data that cannot be used"}
     assert "1 cells in the row of b.jpg, expected 2" in error_of(tmp_path)
     table.write_text("file,Hat\nother.jpg,1\n")
     assert find_faces(tmp_path / "mine").left_out == {}

@@ -5,16 +5,15 @@ CelebA in any form and any other folder of pictures follow the same rules (READM
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vae.data import tables
 from vae.data.pictures import Pictures, find_pictures
-from vae.data.tables import SPLIT_WORDS, Kind, Table, TableFile, by_stem, match, read_table
+from vae.data.tables import SPLIT_WORDS, Table, match, read_table
 from vae.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -69,29 +68,35 @@ def find_faces(root: Path) -> Faces:
     Raises UserError if there are no pictures, or if a table cannot be understood or does not fit.
     """
     pictures = find_pictures(root)
-    found, names, left_out = _find_tables(pictures)
-    origins = {"attributes": "none", "splits": BY_HASH}
-    origins |= {what: _describe(table, rows) for what, (table, rows) in found.items()}
-    says: dict[str, Any] = {}
-    if "attributes" in found:
-        table, rows = found["attributes"]
-        columns, others = table.attributes()
-        ignored = f"; not attributes: {', '.join(others)}" if others else ""
-        origins["attributes"] = f"{len(columns)} of {origins['attributes']}{ignored}"
-        if columns:
-            has = np.stack(list(columns.values()), axis=1)[rows] & (rows >= 0)[:, None]
-            says = {"attributes": has, "attribute_names": tuple(columns), "known": rows >= 0}
-    if "people" in found:
-        table, rows = found["people"]
-        strangers = -1 - np.arange(len(names))  # without a row: each is another person
-        says["people"] = np.where(rows >= 0, table.column(tables.PEOPLE)[rows], strangers)
-    splits = np.zeros(len(names), np.uint8)
-    if "splits" in found:
-        table, rows = found["splits"]
-        splits = np.where(rows >= 0, table.column(tables.SPLITS)[rows], UNUSED).astype(np.uint8)
-    elif any(words := [_split_folder(name) for name in names]):
-        splits = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], np.uint8)
+    names, left_out = pictures.names, dict(pictures.others)
+    found = _match_tables(pictures, left_out)
+    for _, row_of in found.values():
+        # pictures outside of the folder that a table fits are other pictures, such as masks
+        folder = _common_folder(row_of)
+        left_out |= {name: f"outside {folder}" for name in names if not name.startswith(folder)}
+        names = [name for name in names if name.startswith(folder)]
+    origins, says = {"attributes": "none", "splits": BY_HASH}, {}
+    for what, (table, row_of) in found.items():
+        rows = np.array([row_of.get(name, -1) for name in names])
+        known, origins[what] = rows >= 0, _describe(table, rows)
+        if what == "attributes":
+            columns, others = table.attributes()
+            ignored = f"; not attributes: {', '.join(others)}" if others else ""
+            origins[what] = f"{len(columns)} of {origins[what]}{ignored}"
+            if columns:
+                has = np.stack(list(columns.values()), axis=1)[rows] & known[:, None]
+                says |= {"attributes": has, "attribute_names": tuple(columns), "known": known}
+        elif what == "splits":
+            codes = np.where(known, table.column(tables.SPLITS)[rows], UNUSED)
+            says["splits"] = codes.astype(np.uint8)
+        else:
+            strangers = -1 - np.arange(len(names))  # without a row: each is another person
+            says["people"] = np.where(known, table.column(tables.PEOPLE)[rows], strangers)
+    words = [_split_folder(name) for name in names]
+    if "splits" not in found and any(words):
+        says["splits"] = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], np.uint8)
         origins["splits"] = f"the folders {', '.join(sorted(set(filter(None, words))))}"
+    splits = says.pop("splits", np.zeros(len(names), np.uint8))
     left_out |= {names[row]: "without a split" for row in np.flatnonzero(splits == UNUSED)}
     folder = _common_folder(names)
     short = tuple(name.removeprefix(folder) for name in names)
@@ -99,69 +104,37 @@ def find_faces(root: Path) -> Faces:
     return faces.at(np.flatnonzero(splits != UNUSED))
 
 
-def _find_tables(
-    pictures: Pictures,
-) -> tuple[dict[str, tuple[Table, np.ndarray]], list[str], dict[str, str]]:
-    """Return the best table of each kind, the names of the pictures, and the files left out.
+def _match_tables(
+    pictures: Pictures, left_out: dict[str, str]
+) -> dict[str, tuple[Table, dict[str, int]]]:
+    """Return the table of each kind that fits most pictures, and the row of each picture in it.
 
-    Beside each table is the row of each picture in it, -1 without one. Pictures outside of the
-    folder that a table fits are other pictures, such as masks: they are left out.
+    A table above --data may belong to other pictures: if it cannot be used, it joins left_out.
+
+    Raises UserError if another table cannot be used.
     """
-    names, left_out, found = pictures.names, dict(pictures.others), {}
-    candidates, stems = _read_tables(pictures.tables, left_out), by_stem(names)
-    for kind in tables.KINDS:
-        best = _best_table(kind, candidates, stems)
-        if best is None:
-            continue
-        found[kind.what] = best
-        folder = _common_folder(best[1])
-        if outside := [name for name in names if not name.startswith(folder)]:
-            left_out |= dict.fromkeys(outside, f"outside {folder}")
-            names = [name for name in names if name.startswith(folder)]
-            stems = by_stem(names)
-    rows_of = {
-        what: (table, np.array([rows.get(name, -1) for name in names]))
-        for what, (table, rows) in found.items()
-    }
-    return rows_of, names, left_out
-
-
-def _read_tables(files: Sequence[TableFile], left_out: dict[str, str]) -> list[Table]:
-    """Return the tables; all metadata.csv together are one.
-
-    Raises UserError if one cannot be understood. Above --data it may belong to other pictures, and
-    is added to left_out.
-    """
-    metadata = [file for file in files if file.name.lower().endswith("metadata.csv")]
-    groups = [[file] for file in files if file not in metadata] + [metadata] * bool(metadata)
-    found = []
-    for group in groups:
+    metadata = [file for file in pictures.tables if file.name.lower().endswith("metadata.csv")]
+    groups = [[file] for file in pictures.tables if file not in metadata]
+    matches = []
+    for group in [*groups, metadata] if metadata else groups:  # all metadata.csv are one table
         try:
-            found.append(read_table(group))
+            table = read_table(group)
+            matches.append((table, match(table, pictures.names)))
         except UserError:
-            if group[0].folder != "..":
+            if group[0].folder != tables.ABOVE:
                 raise
-            left_out[group[0].name] = "table above --data that cannot be read"
+            left_out[group[0].name] = "table above --data that cannot be used"
+    found = {}
+    for kind in tables.KINDS:
+        of_kind = [(table, row_of) for table, row_of in matches if table.holds(kind)]
+        table, row_of = max(of_kind, key=lambda pair: len(pair[1]), default=(None, {}))
+        if row_of:
+            found[kind.what] = (table, row_of)
+        elif table and table.folder != tables.ABOVE:
+            first = table.names[0] if table.names else "no picture"
+            ours = f"the pictures are {pictures.names[0]} ..."
+            raise UserError(f"{table.label} names {first} ..., {ours}: no row fits")
     return found
-
-
-def _best_table(
-    kind: Kind, candidates: Sequence[Table], stems: Mapping[str, Sequence[str]]
-) -> tuple[Table, dict[str, int]] | None:
-    """Return the table of a kind that fits most pictures, and the row of each picture in it.
-
-    Raises UserError if there are tables and none fits, unless all lie above --data.
-    """
-    fitting, problem = [], None
-    for table in candidates:
-        if table.holds(kind):
-            try:
-                fitting.append((table, match(table, stems)))
-            except UserError as error:
-                problem = problem or (error if table.folder != ".." else None)
-    if problem and not fitting:
-        raise problem
-    return max(fitting, key=lambda pair: len(pair[1]), default=None)
 
 
 def _common_folder(names: Iterable[str]) -> str:
@@ -201,7 +174,9 @@ def fill_splits(
         train = np.flatnonzero(splits == 0)
         if (splits == code).any() or len(train) < 2:
             continue
-        hashes = _name_hashes([names[row] for row in train])
+        files = [os.fsencode(names[row].rpartition("/")[2]) for row in train]
+        digests = [hashlib.sha256(file).digest()[:8] for file in files]
+        hashes = np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
         ordered = np.argsort(hashes, kind="stable")
         own = ordered[hashes[ordered] % 10 == tenth]
         # one is left for train, and one for test
@@ -210,10 +185,3 @@ def fill_splits(
         if not (by_hash and len(own)):
             lines.append(f"{SPLITS[code]} was empty: {len(moved):,} images taken from train")
     return splits, lines
-
-
-def _name_hashes(names: Sequence[str]) -> np.ndarray:
-    """Return the first 64 bits of the SHA-256 of each file name without its folders, (N,)."""
-    files = (os.fsencode(name.rpartition("/")[2]) for name in names)
-    digests = (hashlib.sha256(file).digest()[:8] for file in files)
-    return np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vae.data.decoding import BadPicture, is_unreadable_heic, picture_endings
 from vae.data.parquet import ParquetFiles
-from vae.data.tables import KINDS, TableFile
+from vae.data.tables import ABOVE, KINDS, TableFile
 from vae.errors import UserError
 
 _ARCHIVES = (".zip", ".7z", ".001", ".gz", ".rar", ".tar", ".tgz")
@@ -48,26 +48,33 @@ def find_pictures(root: Path) -> Pictures:
     """
     if not root.exists():
         raise UserError(f"no images under {root}: there is no such folder; {_ADVICE}")
-    if root.is_file():
-        folder, files, times = root.parent, [root.name], []
-        nearby = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    if root.is_dir():
+        folder, (files, times), above = root, _walk(root), _tables_above(root)
     else:
-        folder, (files, times) = root, _walk(root)
-        nearby = _files_above(root)
-    names, tables, others = _sort_out(files)
-    tables += _sort_out(nearby)[1]
-    found = [TableFile(name, _folder(name), (folder / name).read_bytes) for name in tables]
+        folder, times, above = root.parent, [], []
+        beside = (path.name for path in sorted(folder.iterdir()) if path.is_file())
+        files = [root.name, *filter(_is_table, beside)]
+
+    def read(name: str) -> bytes:
+        return (folder / name).read_bytes()
+
+    def full_stamp() -> str:
+        return _digest(names, [_status(folder / name) for name in names])
+
+    names, tables, others = _sort_out(files, read)
+    tables += above
     if names and root.is_file():
         raise UserError(f"{root} is a single picture: pass its folder")
     if names:
-        return _in_folder(folder, names, found, others, times)
+        stamp = _digest(names, times)
+        return Pictures(folder, names, read, tables, others, stamp, full_stamp)
     if parquet := [name for name, ending in others.items() if ending == ".parquet"]:
-        return _in_parquet(folder, parquet, found)
+        return _in_parquet(folder, parquet, tables)
     zips = [name for name, ending in others.items() if ending == ".zip"]
     if len(zips) > 1:
         raise UserError(f"{root} holds {zips[0]} and {zips[1]}: pass one of them as --data")
     if zips:
-        return _in_zip(folder / zips[0], found)
+        return _in_zip(folder / zips[0], tables)
     counts = [f"{count:,} {ending}" for ending, count in Counter(others.values()).items()]
     archive = next((name for name, ending in others.items() if ending in _ARCHIVES), None)
     raise UserError(
@@ -91,8 +98,6 @@ def _walk(root: Path) -> tuple[list[str], list[int]]:
         try:
             with os.scandir(real) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
-        except FileNotFoundError:
-            continue
         except OSError as error:
             raise UserError(f"{root}/{folder} cannot be read: {error.strerror}") from error
         if any(entry.name in _RUN_FILES for entry in inside):
@@ -115,52 +120,40 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _files_above(root: Path) -> list[str]:
-    """Return the paths of files above a folder of pictures, where tables may be, nearest first.
+def _sort_out(
+    files: Iterable[str], read: Callable[[str], bytes]
+) -> tuple[list[str], list[TableFile], dict[str, str]]:
+    """Return the pictures and the tables among files, and the endings of the others."""
+    names, tables, others, endings = [], [], {}, picture_endings()
+    for name in files:
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  Path takes long
+        if ending in endings and not (endings[ending] == "HEIF" and is_unreadable_heic(name, read)):
+            names.append(name)
+        elif _is_table(name):
+            tables.append(TableFile(name, name.rpartition("/")[0], partial(read, name)))
+        else:
+            others[name] = ending or "without an ending"
+    return names, tables, others
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith((".csv", ".txt")) and any(kind.is_name_of(name) for kind in KINDS)
+
+
+def _tables_above(root: Path) -> list[TableFile]:
+    """Return the tables above a folder of pictures, the nearest first.
 
     A metadata.csv is not among them: it belongs to the pictures beside it.
     """
     above = Path(os.path.abspath(root)).parents[:2]  # noqa: PTH100  not where a link leads
     folders = [folder / name for folder in above for name in ("", "Anno", "Eval")]
     paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    return [str(path) for path in paths if path.name != "metadata.csv" and path.is_file()]
-
-
-def _sort_out(files: Iterable[str]) -> tuple[list[str], list[str], dict[str, str]]:
-    """Return which files are pictures, which are tables, and the endings of the others."""
-    names, tables, others, endings = [], [], {}, picture_endings()
-    for name in files:
-        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  Path takes long
-        if ending in endings:
-            names.append(name)
-        elif ending in (".csv", ".txt") and any(kind.is_name_of(name) for kind in KINDS):
-            tables.append(name)
-        else:
-            others[name] = ending or "without an ending"
-    return names, tables, others
-
-
-def _folder(table: str) -> str:
-    """Return the folder of a table, relative to the source; ".." above it."""
-    return ".." if Path(table).is_absolute() else table.rpartition("/")[0]
-
-
-def _in_folder(
-    folder: Path,
-    names: Sequence[str],
-    tables: list[TableFile],
-    others: dict[str, str],
-    times: Sequence[int],
-) -> Pictures:
-    def read(name: str) -> bytes:
-        return (folder / name).read_bytes()
-
-    def full_stamp() -> str:
-        return _digest(names, [_status(folder / name) for name in names])
-
-    stamp = _digest(names, times)
-    readable = _set_heic_apart(names, read, others)
-    return Pictures(folder, readable, read, tables, others, stamp, full_stamp)
+    found = [path for path in paths if _is_table(path.name) and path.is_file()]
+    return [
+        TableFile(str(path), ABOVE, path.read_bytes)
+        for path in found
+        if path.name != "metadata.csv"
+    ]
 
 
 def _in_zip(path: Path, tables: list[TableFile]) -> Pictures:
@@ -168,20 +161,14 @@ def _in_zip(path: Path, tables: list[TableFile]) -> Pictures:
     try:
         archive, lock = zipfile.ZipFile(path), threading.Lock()
         members = {file.filename: file for file in archive.infolist() if not file.is_dir()}
-        visible = [name for name in members if not any(map(_is_hidden, name.split("/")))]
-        names, inside, others = _sort_out(sorted(visible))
-        if names:
-            archive.open(names[0]).close()  # fails where a password is needed
+        if members:
+            archive.open(next(iter(members))).close()  # fails where a password is needed
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is damaged ({error}): fetch the file again") from error
-    except (NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): unpack it") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    if not names:
-        inner = next((name for name, ending in others.items() if ending in _ARCHIVES), None)
-        holds = f"{inner}: unpack it" if inner else "no pictures"
-        raise UserError(f"no images under {path}: it holds {holds}")
 
     def read(name: str) -> bytes:
         try:
@@ -190,10 +177,14 @@ def _in_zip(path: Path, tables: list[TableFile]) -> Pictures:
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
             raise BadPicture(f"damaged within the zip ({error})") from error
 
-    tables = [TableFile(name, _folder(name), partial(read, name)) for name in inside] + tables
+    visible = [name for name in members if not any(map(_is_hidden, name.split("/")))]
+    names, inside, others = _sort_out(sorted(visible), read)
+    if not names:
+        archived = next((name for name, ending in others.items() if ending in _ARCHIVES), None)
+        holds = f"{archived}: unpack it" if archived else "no pictures"
+        raise UserError(f"no images under {path}: it holds {holds}")
     stamp = _digest([(name, members[name].file_size, members[name].CRC) for name in names])
-    names = _set_heic_apart(names, read, others)
-    return Pictures(path, names, read, tables, others, stamp, lambda: stamp)
+    return Pictures(path, names, read, inside + tables, others, stamp, lambda: stamp)
 
 
 def _in_parquet(folder: Path, files: Sequence[str], tables: list[TableFile]) -> Pictures:
@@ -201,14 +192,6 @@ def _in_parquet(folder: Path, files: Sequence[str], tables: list[TableFile]) -> 
     stamp = _digest([_status(folder / name) for name in files])
     tables = [*tables, TableFile("attributes.parquet", "", opened.table)]
     return Pictures(folder, opened.names, opened.read, tables, {}, stamp, lambda: stamp)
-
-
-def _set_heic_apart(
-    names: Sequence[str], read: Callable[[str], bytes], others: dict[str, str]
-) -> list[str]:
-    """Return the names without unreadable HEIC files, which are added to the others."""
-    others |= {name: ".heic" for name in names if is_unreadable_heic(name, read)}
-    return [name for name in names if name not in others]
 
 
 def _status(path: str | Path) -> tuple[int, int]:

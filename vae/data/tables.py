@@ -8,7 +8,7 @@ import statistics
 import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import NamedTuple
@@ -19,6 +19,8 @@ from vae.data.decoding import BadPicture, picture_endings
 from vae.errors import UserError
 
 SPLIT_WORDS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
+ABOVE = ".."
+"""The folder of a table that lies above --data: it may belong to other pictures."""
 _NOTHING = -(2**62)
 """The code of a cell without a meaning."""
 
@@ -64,7 +66,7 @@ class TableFile(NamedTuple):
     """A table that was found and is not read yet."""
 
     name: str
-    folder: str  # relative to the source of the pictures; ".." above it
+    folder: str  # relative to the source of the pictures, or ABOVE
     read: Callable[[], bytes]
 
 
@@ -153,7 +155,7 @@ def _open_table(file: TableFile, kind: Kind) -> tuple[list[str], int, Iterator[l
     titles = next(rows, [])
     if any(kind.code(cell) != _NOTHING for cell in titles):  # there is no header
         titles, rows = [""] * len(titles), itertools.chain([titles], rows)
-    first = next(rows, titles)
+    first = next(rows, [])
     endings = tuple(picture_endings())
     named = [at for at, cell in enumerate(first) if cell.lower().endswith(endings)]
     name_at = named[0] if named else 0
@@ -164,7 +166,7 @@ def _open_table(file: TableFile, kind: Kind) -> tuple[list[str], int, Iterator[l
     others = first[:name_at] + first[name_at + 1 :]
     if all(kind.code(cell) != _NOTHING or re.fullmatch("[-+.0-9]*", cell) for cell in others):
         titles = [""] * (len(first) - len(titles)) + titles
-    return titles, name_at, itertools.chain([first], rows)
+    return titles, name_at, itertools.chain([first] if first else [], rows)
 
 
 def _read_rows(file: TableFile) -> Iterator[list[str]]:
@@ -199,20 +201,14 @@ def _usual_width(text: str, delimiter: str) -> int:
     return statistics.median_low([len(row) for row in rows if any(row)] or [0])
 
 
-def by_stem(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the pictures by their file names in lower case, without the endings."""
+def match(table: Table, names: Sequence[str]) -> dict[str, int]:
+    """Return the row of each picture that has one: of its path, file name, or that without ending.
+
+    Raises UserError if a row fits two pictures equally, or if two rows fit one picture equally.
+    """
     pictures = defaultdict(list)
     for name in names:
         pictures[_stem(name)].append(name)
-    return pictures
-
-
-def match(table: Table, pictures: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Return the number of the row of each picture that has one; pictures are those of by_stem.
-
-    Raises UserError if a row fits two pictures equally, if two rows fit one picture equally, or if
-    no row fits.
-    """
     found: dict[str, int] = {}
     for number, row in enumerate(table.names):
         fitting = pictures.get(_stem(row))
@@ -226,10 +222,6 @@ def match(table: Table, pictures: Mapping[str, Sequence[str]]) -> dict[str, int]
             if before > now:
                 continue
         found[name] = number
-    if not found:
-        row = table.names[0] if table.names else "no picture"
-        name = next(iter(pictures.values()))[0]
-        raise UserError(f"{table.label} names {row} ..., the pictures are {name} ...: no row fits")
     return found
 
 

@@ -4,7 +4,7 @@ import io
 import numpy as np
 import pytest
 
-from vae.data.tables import ATTRIBUTES, PEOPLE, SPLITS, TableFile, match, read_table
+from vae.data.tables import ATTRIBUTES, PEOPLE, SPLITS, TableFile, by_stem, match, read_table
 from vae.errors import UserError
 
 ROWS = [("a b.jpg", [1, -1, 1]), ("c.jpg", [-1, -1, 1]), ("d.jpg", [1, 1, 1])]
@@ -97,7 +97,7 @@ def test_a_table_that_cannot_be_understood_says_where(content, message):
 @pytest.mark.parametrize("content", ["", "3\n", "file,A\n", "\n\n"])
 def test_a_table_without_rows_fits_no_picture(content):
     table = table_of(content)
-    assert match(table, ["a.jpg"]) == {}
+    assert match(table, by_stem(["a.jpg"])) == {}
     assert all(len(values) == 0 for values in table.attributes()[0].values())
 
 
@@ -149,12 +149,12 @@ MATCHES = {
 def test_rows_are_matched_by(case):
     rows, pictures = MATCHES[case]
     table = table_of("file,Hat\n" + "".join(f"{row},1\n" for row in rows))
-    assert match(table, pictures) == dict(zip(pictures, (1, 0), strict=False))
+    assert match(table, by_stem(pictures)) == dict(zip(pictures, (1, 0), strict=False))
 
 
 def test_pictures_without_a_row_have_none():
     table = table_of("file,Hat\nb.jpg,1\nx.jpg,1\n")
-    assert match(table, ["a.jpg", "b.jpg", "c.jpg"]) == {"b.jpg": 0}
+    assert match(table, by_stem(["a.jpg", "b.jpg", "c.jpg"])) == {"b.jpg": 0}
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_pictures_without_a_row_have_none():
 def test_a_row_that_may_mean_two_pictures_is_refused(rows, pictures, message):
     table = table_of("file,Hat\n" + "".join(f"{row},1\n" for row in rows))
     with pytest.raises(UserError, match=message):
-        match(table, pictures)
+        match(table, by_stem(pictures))

@@ -13,7 +13,7 @@ import numpy as np
 
 from vae.data import tables
 from vae.data.pictures import Pictures, find_pictures
-from vae.data.tables import SPLIT_WORDS, Table, match, read_table
+from vae.data.tables import SPLIT_WORDS, Table, by_stem, match, read_table
 from vae.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -75,28 +75,24 @@ def find_faces(root: Path) -> Faces:
         folder = _common_folder(row_of)
         left_out |= {name: f"outside {folder}" for name in names if not name.startswith(folder)}
         names = [name for name in names if name.startswith(folder)]
-    origins, says = {"attributes": "none", "splits": BY_HASH}, {}
+    origins, says = {"attributes": "none"}, {}
     for what, (table, row_of) in found.items():
         rows = np.array([row_of.get(name, -1) for name in names])
-        known, origins[what] = rows >= 0, _describe(table, rows)
+        origins[what] = _describe(table, rows)
         if what == "attributes":
             columns, others = table.attributes()
             ignored = f"; not attributes: {', '.join(others)}" if others else ""
             origins[what] = f"{len(columns)} of {origins[what]}{ignored}"
             if columns:
-                has = np.stack(list(columns.values()), axis=1)[rows] & known[:, None]
-                says |= {"attributes": has, "attribute_names": tuple(columns), "known": known}
+                has = np.stack(list(columns.values()), axis=1)[rows] & (rows >= 0)[:, None]
+                says = {"attributes": has, "attribute_names": tuple(columns), "known": rows >= 0}
         elif what == "splits":
-            codes = np.where(known, table.column(tables.SPLITS)[rows], UNUSED)
-            says["splits"] = codes.astype(np.uint8)
+            splits = np.where(rows >= 0, table.column(tables.SPLITS)[rows], UNUSED).astype(np.uint8)
         else:
             strangers = -1 - np.arange(len(names))  # without a row: each is another person
-            says["people"] = np.where(known, table.column(tables.PEOPLE)[rows], strangers)
-    words = [_split_folder(name) for name in names]
-    if "splits" not in found and any(words):
-        says["splits"] = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], np.uint8)
-        origins["splits"] = f"the folders {', '.join(sorted(set(filter(None, words))))}"
-    splits = says.pop("splits", np.zeros(len(names), np.uint8))
+            says["people"] = np.where(rows >= 0, table.column(tables.PEOPLE)[rows], strangers)
+    if "splits" not in found:
+        splits, origins["splits"] = _splits_of_folders(names)
     left_out |= {names[row]: "without a split" for row in np.flatnonzero(splits == UNUSED)}
     folder = _common_folder(names)
     short = tuple(name.removeprefix(folder) for name in names)
@@ -115,11 +111,11 @@ def _match_tables(
     """
     metadata = [file for file in pictures.tables if file.name.lower().endswith("metadata.csv")]
     groups = [[file] for file in pictures.tables if file not in metadata]
-    matches = []
+    matches, stems = [], by_stem(pictures.names)
     for group in [*groups, metadata] if metadata else groups:  # all metadata.csv are one table
         try:
             table = read_table(group)
-            matches.append((table, match(table, pictures.names)))
+            matches.append((table, match(table, stems)))
         except UserError:
             if group[0].folder != tables.ABOVE:
                 raise
@@ -154,9 +150,17 @@ def _describe(table: Table, rows: np.ndarray) -> str:
     return table.label + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _split_folder(name: str) -> str | None:
-    """Return the first folder in a picture's path that is named as a split, in lower case."""
-    return next((part for part in name.lower().split("/")[:-1] if part in SPLIT_WORDS), None)
+def _splits_of_folders(names: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Return the split of each picture by the folder it is in, and which folders give them.
+
+    Without such folders all are training pictures, and fill_splits is to choose.
+    """
+    folders = [name.lower().split("/")[:-1] for name in names]
+    words = [next((part for part in parts if part in SPLIT_WORDS), None) for parts in folders]
+    if not any(words):
+        return np.zeros(len(names), np.uint8), BY_HASH
+    splits = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], np.uint8)
+    return splits, f"the folders {', '.join(sorted(set(filter(None, words))))}"
 
 
 def fill_splits(

@@ -8,7 +8,7 @@ import statistics
 import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import NamedTuple
@@ -201,14 +201,21 @@ def _usual_width(text: str, delimiter: str) -> int:
     return statistics.median_low([len(row) for row in rows if any(row)] or [0])
 
 
-def match(table: Table, names: Sequence[str]) -> dict[str, int]:
-    """Return the row of each picture that has one: of its path, file name, or that without ending.
-
-    Raises UserError if a row fits two pictures equally, or if two rows fit one picture equally.
-    """
+def by_stem(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the pictures by their file names in lower case without the endings."""
     pictures = defaultdict(list)
     for name in names:
         pictures[_stem(name)].append(name)
+    return pictures
+
+
+def match(table: Table, pictures: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return the row of each picture that has one, of pictures by_stem.
+
+    A row is a picture's by path, else by file name, else by file name without the ending.
+
+    Raises UserError if a row fits two pictures equally, or if two rows fit one picture equally.
+    """
     found: dict[str, int] = {}
     for number, row in enumerate(table.names):
         fitting = pictures.get(_stem(row))
@@ -226,9 +233,10 @@ def match(table: Table, names: Sequence[str]) -> dict[str, int]:
 
 
 def _stem(name: str) -> str:
+    """Return the file name in lower case, without the ending of a picture."""
     file = unicodedata.normalize("NFC", name).casefold().rpartition("/")[2]
     stem, _, ending = file.rpartition(".")  # Path takes long
-    return stem if f".{ending}" in picture_endings() or ending == "heic" else file
+    return stem if "." + ending in picture_endings() or ending == "heic" else file
 
 
 def _nearest(table: Table, row: str, names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from vae.data.decoding import BadPicture, is_unreadable_heic, picture_endings
+from vae.data.decoding import BadPicture, can_open, picture_endings
 from vae.data.parquet import ParquetFiles
 from vae.data.tables import ABOVE, KINDS, TableFile
 from vae.errors import UserError
@@ -127,7 +127,7 @@ def _sort_out(
     names, tables, others, endings = [], [], {}, picture_endings()
     for name in files:
         ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  Path takes long
-        if ending in endings and not (endings[ending] == "HEIF" and is_unreadable_heic(name, read)):
+        if ending in endings and (endings[ending] != "HEIF" or can_open(name, read)):
             names.append(name)
         elif _is_table(name):
             tables.append(TableFile(name, name.rpartition("/")[0], partial(read, name)))

@@ -168,8 +168,9 @@ def fill_splits(
 ) -> tuple[np.ndarray, list[str]]:
     """Return splits of which none is empty, if there are three faces, and a line for each filled.
 
-    An empty val or test gets the training faces whose hash falls into its tenth, at least the one
-    with the lowest hash. by_hash, all faces are training faces before, and only that one is told.
+    An empty val or test gets the training faces whose hash falls into its tenth. If there are none,
+    it gets the one with the lowest hash. by_hash says that the hash makes the splits: all faces are
+    training faces before, and there is a line only for the lowest hash.
     """
     splits, lines = splits.copy(), []
     if np.count_nonzero(splits != UNUSED) < 3:
@@ -181,7 +182,8 @@ def fill_splits(
         files = [os.fsencode(names[row].rpartition("/")[2]) for row in train]
         digests = [hashlib.sha256(file).digest()[:8] for file in files]
         hashes = np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
-        ordered = np.argsort(hashes, kind="stable")
+        # the lowest hash first; by_hash, faces of the tenths of val and test last
+        ordered = np.lexsort((hashes, by_hash & (hashes % 10 > 7)))
         own = ordered[hashes[ordered] % 10 == tenth]
         # one is left for train, and one for test
         moved = own[: max(1, len(train) - 2)] if len(own) else ordered[:1]

@@ -74,10 +74,11 @@ def _packed_contents(path: Path, faces: Faces, made_of: list[Any]) -> Contents |
         whole = all(checksums_of(pixels, block) == [checksums[block]] for block in blocks)
         if not whole or contents["made_of"] != made_of:
             return None
+        if contents["stamp"] == faces.pictures.stamp and not contents["bad"]:
+            return contents
         # a bad picture may have been replaced in place: the time of its folder stays the same
-        if contents["stamp"] != faces.pictures.stamp or contents["bad"]:
-            if contents["full_stamp"] != faces.pictures.full_stamp():
-                return None
+        if contents["full_stamp"] != faces.pictures.full_stamp():
+            return None
         if contents["stamp"] != faces.pictures.stamp:
             contents["stamp"] = faces.pictures.stamp
             write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
@@ -114,7 +115,7 @@ def _write_array(path: Path, faces: Faces, size: int, crop: Crop, contents: Cont
         if hasattr(os, "posix_fallocate"):
             # on a full disk this is an error; writing to the memory map would crash
             with open(partial, "rb+") as file:
-                os.posix_fallocate(file.fileno(), 0, os.stat(partial).st_size)  # noqa: PTH116
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
 
         def pack_row(row: int) -> bool | str:
             """Write one row; return whether it is in CelebA's frame, or why it is bad."""

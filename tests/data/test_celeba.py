@@ -425,6 +425,15 @@ def test_of_two_tables_the_one_that_fits_is_taken(tmp_path):
     assert find_faces(root).attribute_names == ATTRIBUTE_NAMES
 
 
+def test_a_table_of_splits_is_taken_before_a_column_of_splits(tmp_path):
+    write_pictures(tmp_path / "mine", ("a.jpg", "b.jpg", "c.jpg"))
+    rows = [["file", "split"], ["a.jpg", 0], ["b.jpg", 1], ["c.jpg", 2]]
+    write_csv(tmp_path / "mine" / "attributes.csv", rows)
+    assert find_faces(tmp_path / "mine").splits.tolist() == [0, 1, 2]
+    (tmp_path / "list_eval_partition.txt").write_text("a.jpg 2\nb.jpg 1\nc.jpg 0\n")
+    assert find_faces(tmp_path / "mine").splits.tolist() == [2, 1, 0]
+
+
 # Errors
 
 

@@ -123,7 +123,8 @@ def _match_tables(
     found = {}
     for kind in tables.KINDS:
         of_kind = [(table, row_of) for table, row_of in matches if table.holds(kind)]
-        table, row_of = max(of_kind, key=lambda pair: len(pair[1]), default=(None, {}))
+        of_kind.sort(key=lambda pair: (len(pair[1]), pair[0].kind is kind))
+        table, row_of = of_kind[-1] if of_kind else (None, {})
         if row_of:
             found[kind.what] = (table, row_of)
         elif table and table.folder != tables.ABOVE:

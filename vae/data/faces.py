@@ -90,11 +90,7 @@ def load_faces(
     crop = crop or "frame"
     path, contents = pack(faces, image_size, crop, Path(cache_dir), max_images)
     bad, left_out = contents["bad"], faces.left_out | contents["bad"]
-    listing = path.with_suffix(".left-out.txt")
-    lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
-    content = lines.encode("utf-8", "surrogateescape")
-    if left_out and not (listing.exists() and listing.read_bytes() == content):
-        write_whole(listing, content)
+    listing = _write_list(path.with_suffix(".left-out.txt"), left_out) if left_out else None
     if bad and not skip_bad_images:
         name, reason = next(iter(bad.items()))
         raise UserError(
@@ -128,6 +124,15 @@ def load_faces(
         checksums=tuple(contents["checksums"]),
         description=(first, *(f"      {line}" for line in lines)),
     )
+
+
+def _write_list(path: Path, left_out: dict[str, str]) -> Path:
+    """Write which files are left out, and why, unless the file says so already; return path."""
+    lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
+    content = lines.encode("utf-8", "surrogateescape")
+    if not (path.exists() and path.read_bytes() == content):
+        write_whole(path, content)
+    return path
 
 
 def _counts(splits: np.ndarray) -> str:

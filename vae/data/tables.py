@@ -161,12 +161,17 @@ def _open_table(file: TableFile, kind: Kind) -> tuple[list[str], int, Iterator[l
     name_at = named[0] if named else 0
     while first[-1:] != [""] and titles[-1:] == [""]:  # CelebA's header ends with a separator
         titles.pop()
-    # CelebA's header lacks the first cell. Where the other cells are texts, rows are longer than
-    # the header because of a delimiter in a text.
+    # CelebA's header lacks the first cell. Where the other cells are texts, the rows are longer for
+    # another reason: a text with a delimiter in it.
     others = first[:name_at] + first[name_at + 1 :]
-    if all(kind.code(cell) != _NOTHING or re.fullmatch("[-+.0-9]*", cell) for cell in others):
+    if all(map(_is_value, others)):
         titles = [""] * (len(first) - len(titles)) + titles
     return titles, name_at, itertools.chain([first] if first else [], rows)
+
+
+def _is_value(cell: str) -> bool:
+    is_number = re.fullmatch(r"[-+.\d]*", cell)
+    return bool(is_number) or any(kind.code(cell) != _NOTHING for kind in KINDS)
 
 
 def _read_rows(file: TableFile) -> Iterator[list[str]]:
@@ -250,9 +255,9 @@ def _nearest(table: Table, row: str, names: Sequence[str]) -> str:
     return best
 
 
-def _agreement(name: str, row: str) -> tuple[bool, bool, int]:
-    """Return whether path and file name are equal, and how many of the last folders are."""
-    parts = [unicodedata.normalize("NFC", path).split("/")[::-1] for path in (name, row)]
-    (file, *folders), (other_file, *other_folders) = parts
+def _agreement(name: str, row: str) -> tuple[bool, int]:
+    """Return whether the file names are equal, and how many of the last folders are."""
+    paths = (unicodedata.normalize("NFC", f"/{path}") for path in (name, row))
+    (file, *folders), (other_file, *other_folders) = (path.split("/")[::-1] for path in paths)
     equal = [one == other for one, other in zip(folders, other_folders, strict=False)]
-    return parts[0] == parts[1], file == other_file, (*equal, False).index(False)
+    return file == other_file, (*equal, False).index(False)

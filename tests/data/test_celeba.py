@@ -425,6 +425,13 @@ def test_of_two_tables_the_one_that_fits_is_taken(tmp_path):
     assert find_faces(root).attribute_names == ATTRIBUTE_NAMES
 
 
+def test_of_two_tables_that_fit_equally_the_nearer_is_taken(tmp_path):
+    write_pictures(tmp_path / "mine", ("a.jpg", "b.jpg"))
+    write_csv(tmp_path / "attributes.csv", [["file", "Far"], ["a.jpg", 1], ["b.jpg", 0]])
+    write_csv(tmp_path / "mine/attributes.csv", [["file", "Near"], ["a.jpg", 1], ["b.jpg", 0]])
+    assert find_faces(tmp_path / "mine").attribute_names == ("Near",)
+
+
 def test_a_table_of_splits_is_taken_before_a_column_of_splits(tmp_path):
     write_pictures(tmp_path / "mine", ("a.jpg", "b.jpg", "c.jpg"))
     rows = [["file", "split"], ["a.jpg", 0], ["b.jpg", 1], ["c.jpg", 2]]

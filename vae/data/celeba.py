@@ -105,7 +105,8 @@ def _match_tables(
 ) -> dict[str, tuple[Table, dict[str, int]]]:
     """Return the table of each kind that fits most pictures, and the row of each picture in it.
 
-    A table above --data may belong to other pictures: if it cannot be used, it joins left_out.
+    A table above --data may belong to other pictures: if it cannot be used, it is added to
+    left_out.
 
     Raises UserError if another table cannot be used.
     """
@@ -123,8 +124,8 @@ def _match_tables(
     found = {}
     for kind in tables.KINDS:
         of_kind = [(table, row_of) for table, row_of in matches if table.holds(kind)]
-        of_kind.sort(key=lambda pair: (len(pair[1]), pair[0].kind is kind))
-        table, row_of = of_kind[-1] if of_kind else (None, {})
+        of_kind.sort(key=lambda pair: pair[0].kind is not kind)  # before columns of other tables
+        table, row_of = max(of_kind, key=lambda pair: len(pair[1]), default=(None, {}))
         if row_of:
             found[kind.what] = (table, row_of)
         elif table and table.folder != tables.ABOVE:

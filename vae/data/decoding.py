@@ -132,7 +132,7 @@ def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray,
     size = picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
     left, _, right, _ = crop_box(*size, crop)
     # Cut first, so that only a small part is converted and turned. The margins on both sides are
-    # equal: they stay the same when the picture is turned. What is one pixel too long is cut then.
+    # equal, so they stay the same when the picture is turned. An odd pixel is cut off afterwards.
     side = right - left
     x, y = (picture.width - side) // 2, (picture.height - side) // 2
     square = _in_rgb(picture.crop((x, y, picture.width - x, picture.height - y)), picture)

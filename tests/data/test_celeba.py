@@ -274,17 +274,16 @@ def test_without_tables_and_folders_the_splits_are_a_hash_of_the_file_names(tmp_
     write_pictures(tmp_path, names)
     faces = find_faces(tmp_path)
     assert faces.names == names
-    expected = ["train", "val", "train", "test", "train", "train"]
-    assert [SPLITS[split] for split in faces.splits[:5]] == expected[:5]
-    digits = [int(hashlib.sha256(Path(n).name.encode()).hexdigest()[:16], 16) % 10 for n in names]
-    np.testing.assert_array_equal(faces.splits, [max(0, digit - 7) for digit in digits])
+    splits, lines = fill_splits(faces.names, faces.splits, by_hash=True)
+    assert [SPLITS[split] for split in splits[:5]] == ["train", "val", "train", "test", "train"]
+    np.testing.assert_array_equal(splits, [max(0, tenth_of(Path(n).name) - 7) for n in names])
+    assert lines == []
 
 
-def test_hashed_splits_are_close_to_80_10_10(tmp_path):
-    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
-        for i in range(20_000):
-            archive.writestr(f"{i}.png", b"")
-    fractions = np.bincount(find_faces(tmp_path / "faces.zip").splits) / 20_000
+def test_hashed_splits_are_close_to_80_10_10():
+    names = [f"{i}.png" for i in range(20_000)]
+    splits, _ = fill_splits(names, np.zeros(20_000, np.uint8), by_hash=True)
+    fractions = np.bincount(splits) / 20_000
     np.testing.assert_allclose(fractions, [0.8, 0.1, 0.1], atol=0.007)
 
 
@@ -325,8 +324,7 @@ def test_an_empty_val_or_test_gets_its_tenth_of_train_and_that_is_said():
 def test_of_three_faces_or_more_no_split_is_empty(count, by_hash):
     for seed in range(20):
         names = [f"{seed}-{i}.jpg" for i in range(count)]
-        tenths = np.array([tenth_of(name) for name in names])
-        splits = np.where(by_hash & (tenths > 7), tenths - 7, 0).astype(np.uint8)
+        splits = np.zeros(count, np.uint8)
         filled, _ = fill_splits(names, splits, by_hash)
         assert set(filled.tolist()) >= ({0, 1, 2} if count > 2 else {0})
         unused = np.append(splits, UNUSED)
@@ -427,6 +425,22 @@ def test_of_two_tables_the_one_that_fits_is_taken(tmp_path):
     assert find_faces(root).attribute_names == ATTRIBUTE_NAMES
 
 
+def test_of_two_tables_that_fit_equally_the_nearer_is_taken(tmp_path):
+    write_pictures(tmp_path / "mine", ("a.jpg", "b.jpg"))
+    write_csv(tmp_path / "attributes.csv", [["file", "Far"], ["a.jpg", 1], ["b.jpg", 0]])
+    write_csv(tmp_path / "mine/attributes.csv", [["file", "Near"], ["a.jpg", 1], ["b.jpg", 0]])
+    assert find_faces(tmp_path / "mine").attribute_names == ("Near",)
+
+
+def test_a_table_of_splits_is_taken_before_a_column_of_splits(tmp_path):
+    write_pictures(tmp_path / "mine", ("a.jpg", "b.jpg", "c.jpg"))
+    rows = [["file", "split"], ["a.jpg", 0], ["b.jpg", 1], ["c.jpg", 2]]
+    write_csv(tmp_path / "mine" / "attributes.csv", rows)
+    assert find_faces(tmp_path / "mine").splits.tolist() == [0, 1, 2]
+    (tmp_path / "list_eval_partition.txt").write_text("a.jpg 2\nb.jpg 1\nc.jpg 0\n")
+    assert find_faces(tmp_path / "mine").splits.tolist() == [2, 1, 0]
+
+
 # Errors
 
 
@@ -447,6 +461,17 @@ def test_where_no_pictures_are_the_error_says_what_was_found_and_what_to_do(tmp_
 def test_a_single_picture_or_another_file_is_refused(tmp_path):
     write_picture(tmp_path / "face.jpg")
     assert "face.jpg is a single picture: pass its folder" in error_of(tmp_path / "face.jpg")
+
+
+def test_a_table_above_the_folder_that_cannot_be_read_is_told(tmp_path):
+    write_pictures(tmp_path / "mine", ("a.jpg", "b.jpg"))
+    table = tmp_path / "list_attr_mine.csv"
+    table.write_text("file,Hat\na.jpg,1\nb.jpg\n")
+    faces = find_faces(tmp_path / "mine")
+    assert faces.left_out == {str(table): "table above --data that cannot be used"}
+    assert "1 cells in the row of b.jpg, expected 2" in error_of(tmp_path)
+    table.write_text("file,Hat\nother.jpg,1\n")
+    assert find_faces(tmp_path / "mine").left_out == {}
 
 
 @pytest.mark.parametrize("name", TABLES)

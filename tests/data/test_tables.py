@@ -4,16 +4,16 @@ import io
 import numpy as np
 import pytest
 
-from vae.data.tables import ATTRIBUTES, PEOPLE, SPLITS, Matcher, TableFile, read_table
+from vae.data.tables import ATTRIBUTES, PEOPLE, SPLITS, TableFile, by_stem, match, read_table
 from vae.errors import UserError
 
 ROWS = [("a b.jpg", [1, -1, 1]), ("c.jpg", [-1, -1, 1]), ("d.jpg", [1, 1, 1])]
 HEADER = ["Smiling", "Red_Hair", "Hat"]
 
 
-def table_of(content, kind=ATTRIBUTES, name="list_attr.csv", folder=""):
+def table_of(content, name="list_attr.csv"):
     content = content if isinstance(content, bytes) else content.encode()
-    return read_table([TableFile(name, folder, lambda: content)], kind)
+    return read_table([TableFile(name, "", lambda: content)])
 
 
 def written(first=("file",), yes="1", no="-1", **options):
@@ -54,10 +54,10 @@ def test_a_table_says_the_same_in_every_spelling(spelling):
     table = table_of(SPELLINGS[spelling])
     assert table.names == [name for name, _ in ROWS]
     columns, ignored = table.attributes()
-    assert [table.header[column] for column in columns] == HEADER
+    assert list(columns) == HEADER
     assert ignored == []
     expected = [[value == 1 for value in values] for _, values in ROWS]
-    assert (table.cells[:, columns] == 1).tolist() == expected
+    np.testing.assert_array_equal(np.stack(list(columns.values()), axis=1), expected)
 
 
 @pytest.mark.parametrize("count", ["3\n", ""])
@@ -65,23 +65,28 @@ def test_columns_between_spaces_are_read_with_and_without_the_count(count):
     rows = "".join(f"{name.split()[-1]}  {v[0]:2d} {v[1]:2d} {v[2]:2d}\n" for name, v in ROWS)
     table = table_of(f"{count}Smiling Red_Hair Hat \n{rows}", name="list_attr_celeba.txt")
     assert table.names == ["b.jpg", "c.jpg", "d.jpg"]
-    assert table.cells.tolist() == [values for _, values in ROWS]
+    assert table.codes(ATTRIBUTES).tolist() == [values for _, values in ROWS]
 
 
 def test_the_file_names_may_stand_in_any_column():
     table = table_of(",image_id,Hat\n0,x.jpg,1\n1,y.jpg,0\n2,z.jpg,1\n")
     assert table.names == ["x.jpg", "y.jpg", "z.jpg"]
     columns, ignored = table.attributes()
-    assert ([table.header[column] for column in columns], ignored) == (["Hat"], [])
+    assert (list(columns), ignored) == (["Hat"], [])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("file,A\na.jpg,1\nb.jpg,0\nc.jpg,-1\n", "has -1, 0 and 1 in its column A"),
-        ("file,A,a\na.jpg,1,1\n", "names A more than once in its header"),
+        ("file,A,a\na.jpg,1,1\n", "names a more than once in its header"),
         ("file,A,B\na.jpg,1,1\nb.jpg,1\nc.jpg,1,1\n", "2 cells in the row of b.jpg, expected 3"),
         ("file,A,B\na.jpg,1,1\nb.jpg,1\n", "in the row of b.jpg, expected 3: fetch the file again"),
+        (
+            "file,Hat,text\na.jpg,1,so, so\nb.jpg,0,c, d\n",
+            "4 cells in the row of a.jpg, expected 3",
+        ),
+        ("file,A,B\na.jpg,1\nb.jpg,1\n", "2 cells in the row of a.jpg, expected 3"),
     ],
 )
 def test_a_table_that_cannot_be_understood_says_where(content, message):
@@ -89,9 +94,16 @@ def test_a_table_that_cannot_be_understood_says_where(content, message):
         table_of(content).attributes()
 
 
+@pytest.mark.parametrize("content", ["", "3\n", "file,A\n", "\n\n"])
+def test_a_table_without_rows_fits_no_picture(content):
+    table = table_of(content)
+    assert match(table, by_stem(["a.jpg"])) == {}
+    assert all(len(values) == 0 for values in table.attributes()[0].values())
+
+
 def test_a_column_with_one_other_value_is_no_attribute():
     columns, ignored = table_of("file,A,B\na.jpg,1,1\nb.jpg,,1\n").attributes()
-    assert (columns, ignored) == ([1], ["A"])
+    assert (list(columns), ignored) == (["B"], ["A"])
 
 
 @pytest.mark.parametrize("header", ["", "image_id partition\n", "image_id,partition\n"])
@@ -101,18 +113,18 @@ def test_a_column_with_one_other_value_is_no_attribute():
 def test_splits_are_numbers_or_words_with_or_without_a_header(header, words):
     separator = "," if "," in header else " "
     rows = "".join(f"{n}.jpg{separator}{word}\n" for n, word in enumerate(words))
-    table = table_of(header + rows, SPLITS)
+    table = table_of(header + rows, "list_eval_partition.txt")
     assert table.column(SPLITS).tolist() == [0, 1, 2]
     assert table.names == ["0.jpg", "1.jpg", "2.jpg"]
 
 
 def test_a_split_that_is_none_is_named():
     with pytest.raises(UserError, match=r"does not give the splits of b\.jpg"):
-        table_of("a.jpg 0\nb.jpg 7\nc.jpg 1\n", SPLITS).column(SPLITS)
+        table_of("a.jpg 0\nb.jpg 7\nc.jpg 1\n", "list_eval_partition.txt").column(SPLITS)
 
 
 def test_people_are_numbers():
-    table = table_of("000001.jpg 2880\n000002.jpg 2937\n", PEOPLE)
+    table = table_of("000001.jpg 2880\n000002.jpg 2937\n", "identity_CelebA.txt")
     assert table.column(PEOPLE).tolist() == [2880, 2937]
 
 
@@ -129,6 +141,7 @@ MATCHES = {
     "another case": (["B.JPG", "A.JPG"], ["a.jpg", "b.jpg"]),
     "accents in two parts": (["e\u0301.jpg", "a.jpg"], ["a.jpg", "\u00e9.jpg"]),
     "the better of two rows": (["1.png", "1.jpg"], ["1.jpg"]),
+    "the path, where another folder is not there": (["b/1.jpg", "a/1.jpg"], ["a/1.jpg"]),
 }
 
 
@@ -136,12 +149,12 @@ MATCHES = {
 def test_rows_are_matched_by(case):
     rows, pictures = MATCHES[case]
     table = table_of("file,Hat\n" + "".join(f"{row},1\n" for row in rows))
-    assert Matcher(pictures).rows(table).tolist() == [1, 0][: len(pictures)]
+    assert match(table, by_stem(pictures)) == dict(zip(pictures, (1, 0), strict=False))
 
 
 def test_pictures_without_a_row_have_none():
     table = table_of("file,Hat\nb.jpg,1\nx.jpg,1\n")
-    np.testing.assert_array_equal(Matcher(["a.jpg", "b.jpg", "c.jpg"]).rows(table), [-1, 0, -1])
+    assert match(table, by_stem(["a.jpg", "b.jpg", "c.jpg"])) == {"b.jpg": 0}
 
 
 @pytest.mark.parametrize(
@@ -155,4 +168,4 @@ def test_pictures_without_a_row_have_none():
 def test_a_row_that_may_mean_two_pictures_is_refused(rows, pictures, message):
     table = table_of("file,Hat\n" + "".join(f"{row},1\n" for row in rows))
     with pytest.raises(UserError, match=message):
-        Matcher(pictures).rows(table)
+        match(table, by_stem(pictures))

@@ -1,4 +1,4 @@
-"""From the packed uint8 array to float batches on the device: gathered, scaled, mirrored."""
+"""Serve the packed uint8 array as float batches on the device: gathered, scaled, mirrored."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ def batches(
     """Yield the given rows as float images (B, 3, S, S) in [0, 1] on device, in order.
 
     mirrored (one bool for each row) says which are flipped left to right. The last batch may be
-    smaller. With a label there is a progress bar. resident is what place_pixels returned; it serves
-    training rows. Other rows, or all without it, are read from the file by a thread, ahead of use.
-    On cuda the host never waits for the device.
+    smaller. With a label there is a progress bar. resident is what place_pixels returned: training
+    rows are taken from it. Other rows are read from the file by a thread, ahead of use. On cuda the
+    host never waits for the device.
     """
     device = torch.device(device)
     parts = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
@@ -70,22 +70,19 @@ def _gather_ahead(
 
     with ThreadPoolExecutor(1) as pool:
         reading: deque[Future[Tensor]] = deque()
-        try:
-            for part in parts:
-                reading.append(pool.submit(gather, part))
-                if len(reading) > ahead:
-                    yield reading.popleft().result()
-            while reading:
+        for part in parts:
+            reading.append(pool.submit(gather, part))
+            if len(reading) > ahead:
                 yield reading.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while reading:
+            yield reading.popleft().result()
 
 
 def place_pixels(faces: PackedFaces, device: torch.device) -> Tensor | None:
     """Return copy_pixels on a cuda device with enough free memory, else None.
 
     Half of the free memory is left to the model. On cpu and mps a copy would gain nothing: the
-    file's pages are in memory already.
+    operating system keeps the file in memory.
     """
     if device.type != "cuda":
         return None

@@ -1,12 +1,11 @@
 """Find the faces of a data set: its pictures, and what its tables say about them.
 
-Nothing is declared: CelebA in every form that it comes in, and any folder of pictures, go by the
-same rules (README, "Data").
+CelebA in any form and any other folder of pictures follow the same rules (README, "Data").
 """
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from vae.data import tables
 from vae.data.pictures import Pictures, find_pictures
-from vae.data.tables import Kind, Matcher, Table, TableFile, is_named, read_rows, read_table
+from vae.data.tables import SPLIT_WORDS, Table, by_stem, match, read_table
 from vae.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -28,9 +27,9 @@ class Faces:
     """The pictures of a data set and what its tables say about them. Row i is one face."""
 
     pictures: Pictures
-    folder: str  # of all pictures, relative to the source, and with a slash unless it is that
-    names: tuple[str, ...]  # relative to the folder, with forward slashes, in order
-    splits: np.ndarray  # (N,) uint8, an index into SPLITS, or UNUSED
+    folder: str  # of all pictures, relative to their source; "" or with a slash at its end
+    names: tuple[str, ...]  # relative to the folder, with forward slashes, sorted
+    splits: np.ndarray  # (N,) uint8, an index into SPLITS; all 0 if fill_splits is to choose
     origins: dict[str, str]  # where attributes and splits come from, in words
     left_out: dict[str, str]  # the files that are not among the names, and why
     attributes: np.ndarray | None = None  # (N, K) bool, a column for each name; None without table
@@ -40,7 +39,7 @@ class Faces:
 
     @property
     def source(self) -> Path:
-        """The folder of the pictures, or a folder in the zip that holds them."""
+        """The folder of the pictures; in a zip, below the path of the zip."""
         return self.pictures.source / self.folder
 
     def read(self, name: str) -> bytes:
@@ -64,101 +63,83 @@ class Faces:
 
 
 def find_faces(root: Path) -> Faces:
-    """Return the faces under root, a folder, a zip or parquet files, and what their tables say.
+    """Return the faces under root (a folder, a zip or parquet files) and what their tables say.
 
     Raises UserError if there are no pictures, or if a table cannot be understood or does not fit.
     """
     pictures = find_pictures(root)
-    names, left_out, found = pictures.names, dict(pictures.others), {}
-    matcher = Matcher(names)
-    for kind in (tables.ATTRIBUTES, tables.SPLITS, tables.PEOPLE):
-        best = _best_table(kind, pictures.tables, matcher)
-        if best is None:
-            continue
+    names, left_out = pictures.names, dict(pictures.others)
+    found = _match_tables(pictures, left_out)
+    for _, row_of in found.values():
         # pictures outside of the folder that a table fits are other pictures, such as masks
-        folder = _common_folder([names[number] for number in np.flatnonzero(best[1] >= 0)])
-        inside = np.array([name.startswith(folder) for name in names])
-        found = {one: (table, rows[inside]) for one, (table, rows) in {**found, kind: best}.items()}
-        if not inside.all():
-            left_out |= {names[row]: f"outside {folder}" for row in np.flatnonzero(~inside)}
-            names = [names[row] for row in np.flatnonzero(inside)]
-            matcher = Matcher(names)
-    origins = {"attributes": "none"}
-    origins |= {kind.what: _describe(table, rows) for kind, (table, rows) in found.items()}
-    says = {}
-    if tables.ATTRIBUTES in found:
-        table, rows = found[tables.ATTRIBUTES]
-        columns, ignored = table.attributes()
-        if columns:
-            says["attribute_names"] = tuple(table.header[column] for column in columns)
-            says["attributes"] = (table.cells[rows] == 1)[:, columns] & (rows >= 0)[:, None]
-            says["known"] = rows >= 0
-        others = f"; not attributes: {', '.join(ignored)}" if ignored else ""
-        origins["attributes"] = f"{len(columns)} of {origins['attributes']}{others}"
-    if tables.PEOPLE in found:
-        table, rows = found[tables.PEOPLE]
-        nobody = -1 - np.arange(len(names))  # a number for each, so that no two are one person
-        says["people"] = np.where(rows >= 0, table.column(tables.PEOPLE)[rows], nobody)
-    if tables.SPLITS in found:
-        table, rows = found[tables.SPLITS]
-        splits = np.where(rows >= 0, table.column(tables.SPLITS)[rows], UNUSED).astype(np.uint8)
-    else:
-        splits, origins["splits"] = _splits_by_name(names)
+        folder = _common_folder(row_of)
+        left_out |= {name: f"outside {folder}" for name in names if not name.startswith(folder)}
+        names = [name for name in names if name.startswith(folder)]
+    origins, says = {"attributes": "none"}, {}
+    for what, (table, row_of) in found.items():
+        rows = np.array([row_of.get(name, -1) for name in names])
+        origins[what] = _describe(table, rows)
+        if what == "attributes":
+            columns, others = table.attributes()
+            ignored = f"; not attributes: {', '.join(others)}" if others else ""
+            origins[what] = f"{len(columns)} of {origins[what]}{ignored}"
+            if columns:
+                has = np.stack(list(columns.values()), axis=1)[rows] & (rows >= 0)[:, None]
+                says = {"attributes": has, "attribute_names": tuple(columns), "known": rows >= 0}
+        elif what == "splits":
+            splits = np.where(rows >= 0, table.column(tables.SPLITS)[rows], UNUSED).astype(np.uint8)
+        else:
+            strangers = -1 - np.arange(len(names))  # without a row: each is another person
+            says["people"] = np.where(rows >= 0, table.column(tables.PEOPLE)[rows], strangers)
+    if "splits" not in found:
+        splits, origins["splits"] = _splits_of_folders(names)
     left_out |= {names[row]: "without a split" for row in np.flatnonzero(splits == UNUSED)}
-    folder = _common_folder(names, of_splits=True)
-    short = tuple(name[len(folder) :] for name in names)
+    folder = _common_folder(names)
+    short = tuple(name.removeprefix(folder) for name in names)
     faces = Faces(pictures, folder, short, splits, origins, left_out, **says)
     return faces.at(np.flatnonzero(splits != UNUSED))
 
 
-def _best_table(
-    kind: Kind, files: Sequence[TableFile], matcher: Matcher
-) -> tuple[Table, np.ndarray] | None:
-    """Return the table of this kind that fits most pictures, and the row of each picture in it.
+def _match_tables(
+    pictures: Pictures, left_out: dict[str, str]
+) -> dict[str, tuple[Table, dict[str, int]]]:
+    """Return the table of each kind that fits most pictures, and the row of each picture in it.
 
-    Raises UserError if there are tables and none fits, unless all lie above the pictures.
+    A table above --data may belong to other pictures: if it cannot be used, it is added to
+    left_out.
+
+    Raises UserError if another table cannot be used.
     """
-    best, problem = None, None
-    groups = _groups(kind, files)
-    for group in _groups(tables.ATTRIBUTES, files) if kind.columns else ():
-        header = next(read_rows(group[0]), [])
-        if any(name.lower() in kind.columns for name in header):
-            groups.append(group)
-    for group in groups:
+    metadata = [file for file in pictures.tables if file.name.lower().endswith("metadata.csv")]
+    groups = [[file] for file in pictures.tables if file not in metadata]
+    matches, stems = [], by_stem(pictures.names)
+    for group in [*groups, metadata] if metadata else groups:  # all metadata.csv are one table
         try:
-            table = read_table(group, kind)
-            rows = matcher.rows(table)
-            if (rows < 0).all():
-                first = table.names[0] if table.names else "no picture"
-                pictures = f"the pictures are {matcher.names[0]} ..."
-                raise UserError(f"{table.label} names {first} ..., {pictures}: no row fits")
-        except UserError as error:
-            problem = problem or (error if group[0].folder != "../" else None)
-            continue
-        if best is None or (rows >= 0).sum() > (best[1] >= 0).sum():
-            best = (table, rows)
-    if best is None and problem:
-        raise problem
-    return best
+            table = read_table(group)
+            matches.append((table, match(table, stems)))
+        except UserError:
+            if group[0].folder != tables.ABOVE:
+                raise
+            left_out[group[0].name] = "table above --data that cannot be used"
+    found = {}
+    for kind in tables.KINDS:
+        of_kind = [(table, row_of) for table, row_of in matches if table.holds(kind)]
+        of_kind.sort(key=lambda pair: pair[0].kind is not kind)  # before columns of other tables
+        table, row_of = max(of_kind, key=lambda pair: len(pair[1]), default=(None, {}))
+        if row_of:
+            found[kind.what] = (table, row_of)
+        elif table and table.folder != tables.ABOVE:
+            first = table.names[0] if table.names else "no picture"
+            ours = f"the pictures are {pictures.names[0]} ..."
+            raise UserError(f"{table.label} names {first} ..., {ours}: no row fits")
+    return found
 
 
-def _groups(kind: Kind, files: Sequence[TableFile]) -> list[list[TableFile]]:
-    """Return the files of each table of a kind: all metadata.csv together are one table."""
-    named = [file for file in files if is_named(file.name, kind)]
-    metadata = [file for file in named if file.name.lower().endswith("metadata.csv")]
-    return [[file] for file in named if file not in metadata] + [metadata] * bool(metadata)
-
-
-def _common_folder(names: Sequence[str], of_splits: bool = False) -> str:
-    """Return the folder of all names, with a slash, or "".
-
-    Folders of splits belong together, unless of_splits.
-    """
-    folders = {name.rpartition("/")[0] for name in names}
-    parts = [part for part in os.path.commonpath(folders).split("/") if part]
-    at = [number for number, part in enumerate(parts) if part.lower() in tables.SPLIT_WORDS]
-    parts = parts if of_splits or not at else parts[: at[0]]
-    return "".join(f"{part}/" for part in parts)
+def _common_folder(names: Iterable[str]) -> str:
+    """Return the folder of all names, with a slash, or "". Folders of splits are no part of it."""
+    parts = os.path.commonpath({name.rpartition("/")[0] for name in names}).split("/")
+    at = [number for number, part in enumerate(parts) if part.lower() in SPLIT_WORDS]
+    return "".join(f"{part}/" for part in parts[: at[0] if at else None] if part)
 
 
 def _describe(table: Table, rows: np.ndarray) -> str:
@@ -166,49 +147,49 @@ def _describe(table: Table, rows: np.ndarray) -> str:
     remarks = []
     if missing := np.count_nonzero(rows < 0):
         remarks.append(f"{missing:,} pictures without a row")
-    if unused := len(table.names) - len(np.unique(rows[rows >= 0])):
+    if unused := len(table.names) - np.count_nonzero(rows >= 0):
         remarks.append(f"{unused:,} of {len(table.names):,} rows without a picture")
     return table.label + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _splits_by_name(names: Sequence[str]) -> tuple[np.ndarray, str]:
-    """Return the split of each picture by the folder that it is in, else by hash, and which."""
-    parts = [[part.lower() for part in name.split("/")[:-1]] for name in names]
-    found = [next((part for part in one if part in tables.SPLIT_WORDS), None) for one in parts]
-    if any(found):
-        codes = [tables.SPLIT_WORDS[word] if word else UNUSED for word in found]
-        folders = ", ".join(sorted({word for word in found if word}))
-        return np.array(codes, np.uint8), f"the folders {folders}"
-    tenths = _name_hashes(names) % 10
-    return np.searchsorted([8, 9], tenths, side="right").astype(np.uint8), BY_HASH
+def _splits_of_folders(names: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Return the split of each picture by the folder it is in, and which folders give them.
 
-
-def _name_hashes(names: Sequence[str]) -> np.ndarray:
-    """Return the first 64 bits of the SHA-256 of each file name without its folders, (N,)."""
-    files = (os.fsencode(name.rpartition("/")[2]) for name in names)
-    digests = (hashlib.sha256(file).digest()[:8] for file in files)
-    return np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
+    Without such folders all are training pictures, and fill_splits is to choose.
+    """
+    folders = [name.lower().split("/")[:-1] for name in names]
+    words = [next((part for part in parts if part in SPLIT_WORDS), None) for parts in folders]
+    if not any(words):
+        return np.zeros(len(names), np.uint8), BY_HASH
+    splits = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], np.uint8)
+    return splits, f"the folders {', '.join(sorted(set(filter(None, words))))}"
 
 
 def fill_splits(
     names: Sequence[str], splits: np.ndarray, by_hash: bool
 ) -> tuple[np.ndarray, list[str]]:
-    """Return splits of which none is empty, and a line for each that was, if there are three faces.
+    """Return splits of which none is empty, if there are three faces, and a line for each filled.
 
-    An empty val or test gets the training faces whose hash falls into its tenth, at least one. If
-    the splits are by_hash and train has fewer than three faces, it gets all of them first.
+    An empty val or test gets the training faces whose hash falls into its tenth. If there are none,
+    it gets the one with the lowest hash. by_hash says that the hash makes the splits: all faces are
+    training faces before, and there is a line only for the lowest hash.
     """
-    splits, lines, hashes = splits.copy(), [], _name_hashes(names)
-    if by_hash and np.count_nonzero(splits == 0) < 3:
-        splits[splits != UNUSED] = 0
+    splits, lines = splits.copy(), []
+    if np.count_nonzero(splits != UNUSED) < 3:
+        return splits, lines
     for code, tenth in ((1, 8), (2, 9)):
         train = np.flatnonzero(splits == 0)
-        ordered = train[np.argsort(hashes[train], kind="stable")]
+        if (splits == code).any() or len(train) < 2:
+            continue
+        files = [os.fsencode(names[row].rpartition("/")[2]) for row in train]
+        digests = [hashlib.sha256(file).digest()[:8] for file in files]
+        hashes = np.array([int.from_bytes(digest, "big") for digest in digests], np.uint64)
+        # the lowest hash first; by_hash, faces of the tenths of val and test last
+        ordered = np.lexsort((hashes, by_hash & (hashes % 10 > 7)))
         own = ordered[hashes[ordered] % 10 == tenth]
         # one is left for train, and one for test
         moved = own[: max(1, len(train) - 2)] if len(own) else ordered[:1]
-        enough = len(train) > 1 and np.count_nonzero(splits != UNUSED) > 2
-        if enough and not (splits == code).any():
-            splits[moved] = code
+        splits[train[moved]] = code
+        if not (by_hash and len(own)):
             lines.append(f"{SPLITS[code]} was empty: {len(moved):,} images taken from train")
     return splits, lines

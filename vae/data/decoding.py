@@ -1,4 +1,4 @@
-"""From the bytes of a picture file to the square of pixels that a person sees."""
+"""Decode a picture file to a square of pixels, as a viewer shows it."""
 
 import contextlib
 import functools
@@ -15,20 +15,20 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
 from vae.errors import UserError
 
 Crop = str | int
-"""How the square is cut: "frame", which is by the picture's own frame, or its side in pixels."""
+"""The side of the square in pixels, or "frame": it follows from the size of the picture."""
 
 _NOT_PICTURES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
-"""Formats that Pillow knows and that are documents, films or measurements."""
+"""Pillow's formats of documents, films and measurements."""
 _ALWAYS_READ = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
-"""The first bytes of formats of which Pillow reads every kind, so that it fails on damage alone."""
+"""The first bytes of formats that Pillow reads in every variant: JPEG, PNG, GIF and WebP."""
 _LARGE = 2**24
-"""pixels; of pictures above, one is decoded at a time, which bounds the memory"""
+"""Number of pixels; above it one picture at a time is decoded, to bound the memory."""
 _one_large = threading.Lock()
 _DAMAGED = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError)
 _DAMAGED += (SyntaxError, TypeError, ValueError, struct.error, zlib.error)
@@ -43,7 +43,7 @@ class BadPicture(Exception):
 def picture_endings() -> dict[str, str]:
     """Return the format of each file ending that is read, such as {".jpg": "JPEG"}.
 
-    They are those of the installed Pillow, and of pillow-heif where it is installed.
+    These are the endings of the installed Pillow, and of pillow-heif if it is installed.
     """
     with contextlib.suppress(ImportError):
         from pillow_heif import register_heif_opener
@@ -53,18 +53,13 @@ def picture_endings() -> dict[str, str]:
     return {end: kind for end, kind in known if kind in Image.OPEN and kind not in _NOT_PICTURES}
 
 
-def is_unknown_heic(name: str, read: Callable[[str], bytes]) -> bool:
-    """Return whether a file is called as HEIC and pillow-heif cannot open it.
-
-    Such files are counted, as all HEIC files are without pillow-heif.
-    """
-    if picture_endings().get(name[name.rfind(".") :].lower()) != "HEIF":
-        return False
+def can_open(name: str, read: Callable[[str], bytes]) -> bool:
+    """Return whether Pillow can open a picture file; one with an ending of HEIC may be a film."""
     try:
         Image.open(io.BytesIO(read(name))).close()
     except (*_DAMAGED, BadPicture):
-        return True
-    return False
+        return False
+    return True
 
 
 def in_celebas_frame(width: int, height: int) -> bool:
@@ -75,17 +70,17 @@ def in_celebas_frame(width: int, height: int) -> bool:
 def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
     """Return left, top, right, bottom of the centred square, in pixels, margins floored.
 
-    "frame" is a square of 128 pixels for a width of 178, in proportion for other widths, if the
-    picture is in CelebA's frame, and else the largest square.
+    "frame" is 128 pixels of a width of 178 (in proportion) in CelebA's frame, else the largest
+    square.
 
     Raises BadPicture if the square does not fit into the picture.
     """
-    if crop == "frame":
-        side = min(width, height)
-        if in_celebas_frame(width, height):
-            side = round(128 * width / 178)
-    else:
+    if crop != "frame":
         side = int(crop)
+    elif in_celebas_frame(width, height):
+        side = round(128 * width / 178)
+    else:
+        side = min(width, height)
     if side > min(width, height):
         raise BadPicture(f"a square of {side} does not fit into {width} x {height} (--crop-size)")
     left, top = (width - side) // 2, (height - side) // 2
@@ -95,8 +90,7 @@ def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
 def read_square(content: bytes, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
     """Return the square of a picture file, uint8 (S, S, 3), and whether it is in CelebA's frame.
 
-    The picture is seen as a person sees it: upright, its transparent parts on white, its colours
-    in sRGB, 16 bits as 8, the first of several frames.
+    It is the first frame, upright, in sRGB with 8 bits, with white behind transparent pixels.
 
     Raises BadPicture if it cannot be read or is too small for the crop.
     """
@@ -129,43 +123,29 @@ def _why_unidentified(content: bytes) -> str:
 
 
 def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
-    """Return what read_square does of an opened picture."""
-    picture.load()  # a TIFF is then upright
+    """Return the square of an opened picture, and whether it is in CelebA's frame."""
+    picture.load()  # Pillow turns a TIFF here
     try:
-        turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGED:
-        turn = 1
-    width, height = picture.size if turn not in (5, 6, 7, 8) else picture.size[::-1]
-    left, top, right, bottom = crop_box(width, height, crop)
-    # cut before it is turned and converted, at the same place: a large picture is in memory once
-    if turn in (2, 3, 6, 7):
-        left, right = width - right, width - left
-    if turn in (3, 4, 7, 8):
-        top, bottom = height - bottom, height - top
-    if turn in (5, 6, 7, 8):
-        left, top, right, bottom = top, left, bottom, right
-    square = _in_rgb(picture.crop((left, top, right, bottom)), picture)
-    if turn in _TURNS:
-        square = square.transpose(_TURNS[turn])
-    if square.width != image_size:
+        orientation = 1
+    size = picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
+    left, _, right, _ = crop_box(*size, crop)
+    # Cut first, so that only a small part is converted and turned. The margins on both sides are
+    # equal, so they stay the same when the picture is turned. An odd pixel is cut off afterwards.
+    side = right - left
+    x, y = (picture.width - side) // 2, (picture.height - side) // 2
+    square = _in_rgb(picture.crop((x, y, picture.width - x, picture.height - y)), picture)
+    square.info.clear()  # exif_transpose would fail on damaged EXIF
+    square.getexif()[ExifTags.Base.Orientation] = orientation
+    square = ImageOps.exif_transpose(square).crop((0, 0, side, side))
+    if side != image_size:
         square = square.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(square), in_celebas_frame(width, height)
-
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes a picture upright, for each EXIF orientation (CIPA DC-008, 4.6.4 A)."""
+    return np.asarray(square), in_celebas_frame(*size)
 
 
 def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:
-    """Return a part of a picture with the colours of sRGB, on white where it is transparent."""
+    """Return a part of a picture in sRGB, with white behind transparent pixels."""
     profile = square.info.get("icc_profile")
     if square.mode == "F":
         raise BadPicture("Pillow cannot read this kind of file as a picture (float pixels)")
@@ -176,12 +156,12 @@ def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:
     seen = square.convert("LA" if square.mode in ("L", "LA") else "RGBA")
     alpha, colours = seen.getchannel("A"), _in_srgb(seen.convert(seen.mode[:-1]), profile)
     if picture.format == "BMP" and picture.getchannel("A").getextrema() == (0, 0):
-        return colours  # 32 bits without alpha
+        return colours  # its fourth byte is not used
     return Image.composite(colours, Image.new("RGB", colours.size, "white"), alpha)
 
 
 def _in_8_bits(square: Image.Image, picture: Image.Image) -> Image.Image:
-    """Return a part of a picture of 16-bit grey in 8 bits. Raises BadPicture if it is deeper."""
+    """Return a part of a 16-bit grey picture in 8 bits. Raises BadPicture if it is deeper."""
     if square.mode == "I" and not 0 <= picture.getextrema()[0] <= picture.getextrema()[1] < 2**16:
         raise BadPicture("its pixels are deeper than 16 bits")
     values = np.asarray(square)
@@ -202,15 +182,15 @@ def _in_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
             srgb = ImageCms.createProfile("sRGB")
             return ImageCms.profileToProfile(colours.convert(mode), opened, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, LookupError, OSError, TypeError, ValueError):
-        pass  # viewers, too, ignore a damaged profile
+        pass  # viewers ignore a damaged profile, too
     return colours.convert("RGB")
 
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[TextIO]:
-    """Yield stderr, while what libraries write there goes nowhere.
+    """Yield a copy of stderr, and discard what libraries write to stderr meanwhile.
 
-    libtiff writes warnings of its own to file descriptor 2, and Python those of Pillow.
+    libtiff writes its warnings to file descriptor 2; Pillow warns through Python.
     """
     sys.stderr.flush()
     with os.fdopen(os.dup(2), "w", errors="backslashreplace") as copy:

@@ -33,7 +33,7 @@ class PackedFaces:
     people: np.ndarray | None = None  # (N,) int64, the number of the person; None without a table
     known: np.ndarray | None = None  # (N,) bool, which have a row of attributes; None: all
     checksums: tuple[int, ...] | None = None  # crc32 of each 1,024 rows of pixels
-    description: tuple[str, ...] = ()  # lines that say what was understood
+    description: tuple[str, ...] = ()  # the lines of each start: splits, tables, crop, left out
 
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of a split, ascending. Raises UserError if there are none."""
@@ -43,7 +43,7 @@ class PackedFaces:
         return rows
 
     def with_attributes(self, rows: np.ndarray) -> np.ndarray:
-        """Return those of the row numbers whose faces have a row in the table of attributes."""
+        """Return the row numbers whose faces have a row in the table of attributes."""
         return rows if self.known is None else rows[self.known[rows]]
 
     def digest(self) -> str:
@@ -54,7 +54,7 @@ class PackedFaces:
         return "".join(sha256(part).hexdigest()[:8] for part in parts)
 
     def table_digest(self) -> int:
-        """Return a number of 60 bits that identifies what is known of the faces' attributes."""
+        """Return a number of 60 bits that identifies the attributes of the faces."""
         arrays = (array for array in (self.attributes, self.known) if array is not None)
         parts = ("\n".join(self.attribute_names).encode(), *(array.tobytes() for array in arrays))
         return int(sha256(b"\n".join(parts)).hexdigest()[:15], 16)
@@ -74,7 +74,7 @@ def load_faces(
     max_images: int | None = None,
     skip_bad_images: bool = False,
 ) -> PackedFaces:
-    """Return the faces under data, packed on first use; "synthetic" faces are drawn on first use.
+    """Return the faces under data, packed on first use. "synthetic" stands for synthetic faces.
 
     crop defaults to "frame". max_images is the maximum number of images, evenly sampled from the
     sorted list.
@@ -89,47 +89,50 @@ def load_faces(
         faces = faces.take(max_images)
     crop = crop or "frame"
     path, contents = pack(faces, image_size, crop, Path(cache_dir), max_images)
-    listing = path.with_suffix(".left-out.txt")
-    left_out = faces.left_out | contents["bad"]
-    lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
-    content = lines.encode("utf-8", "surrogateescape")
-    if left_out and not (listing.exists() and listing.read_bytes() == content):
-        write_whole(listing, content)
-    if contents["bad"] and not skip_bad_images:
-        count, (name, reason) = len(contents["bad"]), next(iter(contents["bad"].items()))
+    bad, left_out = contents["bad"], faces.left_out | contents["bad"]
+    listing = _write_list(path.with_suffix(".left-out.txt"), left_out) if left_out else None
+    if bad and not skip_bad_images:
+        name, reason = next(iter(bad.items()))
         raise UserError(
-            f"{faces.source / name} is not a readable image: {reason}. {count:,} such files of "
+            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} such files of "
             f"{len(faces.names):,} (list in {listing}). train.py --skip-bad-images leaves them out"
         )
-    splits = faces.splits.copy()
-    splits[[name in contents["bad"] for name in faces.names]] = UNUSED
+    splits = np.where([name in bad for name in faces.names], UNUSED, faces.splits).astype(np.uint8)
     splits, moved = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)
     if not (splits == SPLITS.index("train")).any():
         raise UserError(
             f"the train split of {faces.source} is empty: {_counts(splits)} of "
             f"{len(splits):,} images, by {faces.origins['splits']}"
         )
-    lines = [f"data: {_counts(splits)} of {len(splits):,} images in {faces.source}"]
     origins = "; ".join(f"{what}: {origin}" for what, origin in faces.origins.items())
-    lines += [f"{origins}; crop: {_describe_crop(crop, contents, len(splits))}", *moved]
+    lines = [f"{origins}; crop: {_describe_crop(crop, contents, len(splits))}", *moved]
     if left_out:
-        kinds = Counter(faces.left_out.values())
-        kinds["not readable"] = len(contents["bad"])
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        kinds = Counter(faces.left_out.values()) + Counter({"not readable": len(bad)})
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
         lines.append(f"left out: {len(left_out):,} ({counts}; {listing})")
+    first = f"data: {_counts(splits)} of {len(splits):,} images in {faces.source}"
     return PackedFaces(
-        np.load(path, mmap_mode="r"),
-        faces.names,
-        splits,
-        faces.attributes,
-        crop,
-        path,
-        faces.attribute_names,
-        faces.people,
-        faces.known,
-        tuple(contents["checksums"]),
-        (lines[0], *(f"      {line}" for line in lines[1:])),
+        pixels=np.load(path, mmap_mode="r"),
+        names=faces.names,
+        splits=splits,
+        attributes=faces.attributes,
+        crop=crop,
+        path=path,
+        attribute_names=faces.attribute_names,
+        people=faces.people,
+        known=faces.known,
+        checksums=tuple(contents["checksums"]),
+        description=(first, *(f"      {line}" for line in lines)),
     )
+
+
+def _write_list(path: Path, left_out: dict[str, str]) -> Path:
+    """Write which files are left out, and why, unless the file says so already; return path."""
+    lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
+    content = lines.encode("utf-8", "surrogateescape")
+    if not (path.exists() and path.read_bytes() == content):
+        write_whole(path, content)
+    return path
 
 
 def _counts(splits: np.ndarray) -> str:

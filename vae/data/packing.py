@@ -1,4 +1,4 @@
-"""From a file list to one uint8 array on disk: read, crop and resize every picture, once."""
+"""Pack all pictures, cropped and resized, into one uint8 array on disk."""
 
 import json
 import os
@@ -20,16 +20,16 @@ from vae.errors import UserError
 from vae.files import whole_file, write_text
 
 BLOCK = 1024
-"""rows that have one checksum"""
+"""number of rows with one checksum"""
 _BLOCKS_CHECKED, _ALL_CHECKED = 16, 10**9
-"""how many blocks are checked at each start, in files above this number of bytes"""
+"""number of blocks checked at each start, and the size in bytes up to which all are checked"""
 
 
 class Contents(TypedDict):
-    """What a packed array holds; the .json beside it."""
+    """The description of a packed array: the .json beside it."""
 
-    made_of: list[Any]  # source, image size, crop, and the digest of the names
-    stamp: str  # Pictures.stamp
+    made_of: list[Any]  # source, image size, crop, max_images, and the digest of the names
+    stamp: str  # of Pictures, as is full_stamp
     full_stamp: str
     bad: dict[str, str]  # why a picture cannot be used; its row is black
     framed: int  # number of pictures in CelebA's frame
@@ -39,25 +39,22 @@ class Contents(TypedDict):
 def pack(
     faces: Faces, image_size: int, crop: Crop, cache_dir: Path, max_images: int | None = None
 ) -> tuple[Path, Contents]:
-    """Return the .npy of all squares, uint8 (N, S, S, 3), and what it holds.
+    """Return the path of the .npy of all squares, uint8 (N, S, S, 3), and its description.
 
-    The array is written once and used again while pictures, size and crop stay the same. Arrays of
-    another size, crop or max_images are other files.
+    The array is written once, and again when the pictures change. Each image size, crop and
+    max_images has its own file.
 
     Raises UserError if the disk has too little space.
     """
-    made_of = [str(faces.pictures.source.absolute()), image_size, crop, max_images]
+    source = faces.pictures.source.absolute()
+    made_of = [str(source), image_size, crop, max_images]
     tag = sha256(json.dumps(made_of).encode()).hexdigest()[:16]
-    name = re.sub(r"\W", "_", faces.pictures.source.absolute().stem, flags=re.ASCII)
+    name = re.sub(r"\W", "_", source.stem, flags=re.ASCII)
     path = cache_dir / f"{name}-{image_size}px-{tag}.npy"
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--cache-dir {cache_dir} cannot be made: {error.strerror}") from error
     made_of.append(sha256(os.fsencode("\0".join((faces.folder, *faces.names)))).hexdigest())
     contents = _packed_contents(path, faces, made_of)
     if contents is None:
-        _require_space(path, len(faces.names) * image_size**2 * 3)
+        _require_space(cache_dir, len(faces.names) * image_size**2 * 3)
         path.with_suffix(".json").unlink(missing_ok=True)
         stamps = {"stamp": faces.pictures.stamp, "full_stamp": faces.pictures.full_stamp()}
         contents = Contents(made_of=made_of, **stamps, bad={}, framed=0, checksums=[])
@@ -67,24 +64,27 @@ def pack(
 
 
 def _packed_contents(path: Path, faces: Faces, made_of: list[Any]) -> Contents | None:
-    """Return what a packed array holds if it is whole and its pictures are the same, else None."""
+    """Return the description of a packed array, or None if it must be packed again."""
     try:
         contents = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         pixels, checksums = np.load(path, mmap_mode="r"), contents["checksums"]
-        same = contents["made_of"] == made_of and len(pixels) == len(faces.names)
         blocks = range(len(checksums))
         if pixels.nbytes > _ALL_CHECKED:
             blocks = random.sample(blocks, min(_BLOCKS_CHECKED, len(blocks)))
-        same = same and all(checksums_of(pixels, block) == [checksums[block]] for block in blocks)
-        # a bad file may have been mended in place, which its folder does not show
-        if same and (contents["stamp"] != faces.pictures.stamp or contents["bad"]):
-            same = contents["full_stamp"] == faces.pictures.full_stamp()
-            if same and contents["stamp"] != faces.pictures.stamp:
-                contents["stamp"] = faces.pictures.stamp
-                write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
+        whole = all(checksums_of(pixels, block) == [checksums[block]] for block in blocks)
+        if not whole or contents["made_of"] != made_of:
+            return None
+        if contents["stamp"] == faces.pictures.stamp and not contents["bad"]:
+            return contents
+        # a bad picture may have been replaced in place: the time of its folder stays the same
+        if contents["full_stamp"] != faces.pictures.full_stamp():
+            return None
+        if contents["stamp"] != faces.pictures.stamp:
+            contents["stamp"] = faces.pictures.stamp
+            write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
+        return contents
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return contents if same else None
 
 
 def checksums_of(pixels: np.ndarray, *blocks: int) -> list[int]:
@@ -93,11 +93,16 @@ def checksums_of(pixels: np.ndarray, *blocks: int) -> list[int]:
     return [crc32(pixels[block * BLOCK : (block + 1) * BLOCK]) for block in blocks]
 
 
-def _require_space(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
+def _require_space(cache_dir: Path, size: int) -> None:
+    """Make the folder. Raises UserError if that fails, or if it has less than size bytes free."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--cache-dir {cache_dir} cannot be made: {error.strerror}") from error
+    free = shutil.disk_usage(cache_dir).free
     if size > free:
         raise UserError(
-            f"the packed faces need {size / 1e9:.2f} GB and {path.parent} has {free / 1e9:.2f} GB "
+            f"the packed faces need {size / 1e9:.2f} GB and {cache_dir} has {free / 1e9:.2f} GB "
             "free: pass --cache-dir on another disk, or --max-images"
         )
 
@@ -108,12 +113,12 @@ def _write_array(path: Path, faces: Faces, size: int, crop: Crop, contents: Cont
     with whole_file(path) as partial, quiet_stderr() as stderr:
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, size, size, 3))
         if hasattr(os, "posix_fallocate"):
-            # a full disk is an error here, and not a crash when a page of the map is written
+            # on a full disk this is an error; writing to the memory map would crash
             with open(partial, "rb+") as file:
-                os.posix_fallocate(file.fileno(), 0, os.stat(partial).st_size)  # noqa: PTH116
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
 
         def pack_row(row: int) -> bool | str:
-            """Write one row; return whether it is in CelebA's frame, or why there is none."""
+            """Write one row; return whether it is in CelebA's frame, or why it is bad."""
             try:
                 content = faces.read(faces.names[row])
                 pixels[row], framed = read_square(content, size, crop)

@@ -12,7 +12,7 @@ from vae.errors import UserError
 
 
 class ParquetFiles:
-    """Pictures in the rows of parquet files, named below what the file's name begins with.
+    """Pictures in the rows of parquet files. Their folder is the beginning of the file's name.
 
     000001.jpg in train-00000-of-00019.parquet is train/000001.jpg; without a path it has a number.
     """
@@ -28,8 +28,9 @@ class ParquetFiles:
         except (ArrowException, OSError) as error:
             raise UserError(f"{root} holds a damaged parquet file: {error}") from error
         types = {field.name: str(field.type) for field in self._files[0].schema_arrow}
-        images = [name for name, kind in types.items() if kind.endswith("binary")]
-        images += [name for name, kind in types.items() if "bytes: binary" in kind]
+        images = [
+            name for name, kind in types.items() if kind.endswith("binary") or "bytes: " in kind
+        ]
         if not images:
             raise UserError(f"{root / files[0]} has no column of pictures, but {', '.join(types)}")
         self._image, self._lock = images[-1], threading.Lock()
@@ -43,12 +44,12 @@ class ParquetFiles:
                     self._places[f"{folder}/{path}"] = (number, group, row)
         self.names = list(self._places)
 
-    def _paths(self, file: Any, group: int) -> list[str | None]:
-        """Return the file names that the rows of a group have; None where they have none."""
-        count = file.metadata.row_group(group).num_rows
-        if f"{self._image}.path" not in {column.path for column in file.schema}:
-            return [None] * count
-        values = file.read_row_group(group, columns=[f"{self._image}.path"]).column(0).to_pylist()
+    def _paths(self, file: Any, group: int) -> list[str]:
+        """Return the file names in the rows of a group, "" where there is none."""
+        column = f"{self._image}.path"
+        if column not in {column.path for column in file.schema}:
+            return [""] * file.metadata.row_group(group).num_rows
+        values = file.read_row_group(group, columns=[column]).column(0).to_pylist()
         return [Path(value["path"] or "").name for value in values]
 
     def read(self, name: str) -> bytes:

@@ -1,6 +1,6 @@
-"""Which picture files and tables there are: under a folder, in a zip, or in parquet files.
+"""Find the picture files and tables of a source: a folder, a zip or parquet files.
 
-Nothing is decoded here. Names are relative to the source, with forward slashes, in order.
+Names are relative to the source, with forward slashes, sorted. No picture is decoded here.
 """
 
 import lzma
@@ -15,104 +15,100 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from vae.data.decoding import BadPicture, is_unknown_heic, picture_endings
+from vae.data.decoding import BadPicture, can_open, picture_endings
 from vae.data.parquet import ParquetFiles
-from vae.data.tables import KINDS, TableFile, is_named
+from vae.data.tables import ABOVE, KINDS, TableFile
 from vae.errors import UserError
 
 _ARCHIVES = (".zip", ".7z", ".001", ".gz", ".rar", ".tar", ".tgz")
-_A_RUNS = {"best.pt", "last.pt"}
-"""A folder with one of these files holds a run: its pictures are no data."""
+_RUN_FILES = {"best.pt", "last.pt"}
+"""A folder with one of these files holds a run. Its pictures are not data."""
 _ADVICE = 'get CelebA (README, "Data"), pass --data DIR, --download, or --data synthetic'
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The picture files of one source, and what else is there."""
+    """The picture files of one source, and the other files there."""
 
     source: Path
     names: list[str]
-    read: Callable[[str], bytes]
-    """from a name to its bytes; for many threads. Raises BadPicture or OSError"""
+    read: Callable[[str], bytes]  # from many threads; raises BadPicture or OSError
     tables: list[TableFile]
-    others: dict[str, str]
-    """each file that is no picture and no table, and its ending"""
-    stamp: str
-    """changes with the names, and with what else listing them shows"""
-    full_stamp: Callable[[], str]
-    """changes with any picture's size or time"""
+    others: dict[str, str]  # the ending of each file that is neither a picture nor a table
+    stamp: str  # changes with the names and the times of the folders
+    full_stamp: Callable[[], str]  # changes with the size and the time of any picture; slow
 
 
 def find_pictures(root: Path) -> Pictures:
-    """Return the pictures under root, a folder, a zip or a parquet file, and their tables.
+    """Return the pictures under root (a folder, a zip or a parquet file) and their tables.
 
     A folder without picture files that holds one zip means that zip.
 
-    Raises UserError if there are none, or if it cannot be told which are meant.
+    Raises UserError if there are no pictures, or if there are two zips.
     """
-    if root.is_file():
-        folder, files, folders = root.parent, [root.name], []
-        names, tables, others = _sort_out(files)
-        beside = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
-        tables += _sort_out(beside)[1]
-        if names:
-            raise UserError(f"{root} is a single picture: pass its folder")
-    elif not root.exists():
+    if not root.exists():
         raise UserError(f"no images under {root}: there is no such folder; {_ADVICE}")
+    if root.is_dir():
+        folder, (files, times), above = root, _walk(root), _tables_above(root)
     else:
-        folder, (files, folders) = root, _walk(root)
-        names, tables, others = _sort_out(files)
-        tables += _tables_above(root)
-    found = [TableFile(name, _folder(name), (folder / name).read_bytes) for name in tables]
+        folder, times, above = root.parent, [], []
+        beside = (path.name for path in sorted(folder.iterdir()) if path.is_file())
+        files = [root.name, *filter(_is_table, beside)]
+
+    def read(name: str) -> bytes:
+        return (folder / name).read_bytes()
+
+    def full_stamp() -> str:
+        return _digest(names, [_status(folder / name) for name in names])
+
+    names, tables, others = _sort_out(files, read)
+    tables += above
+    if names and root.is_file():
+        raise UserError(f"{root} is a single picture: pass its folder")
     if names:
-        stamp = _digest(names, folders)
-        full_stamp = lambda: _digest(names, (_status(folder / name) for name in names))  # noqa: E731
-        read = lambda name: Path(folder, name).read_bytes()  # noqa: E731
-        names = _without_unknown_heic(names, read, others)
-        return Pictures(folder, names, read, found, others, stamp, full_stamp)
-    parquet = [name for name, ending in others.items() if ending == ".parquet"]
-    if parquet:
-        return _in_parquet(folder, parquet, found)
+        stamp = _digest(names, times)
+        return Pictures(folder, names, read, tables, others, stamp, full_stamp)
+    if parquet := [name for name, ending in others.items() if ending == ".parquet"]:
+        return _in_parquet(folder, parquet, tables)
     zips = [name for name, ending in others.items() if ending == ".zip"]
-    if len(zips) == 1:
-        return _in_zip(folder / zips[0], found)
-    if zips:
+    if len(zips) > 1:
         raise UserError(f"{root} holds {zips[0]} and {zips[1]}: pass one of them as --data")
+    if zips:
+        return _in_zip(folder / zips[0], tables)
     counts = [f"{count:,} {ending}" for ending, count in Counter(others.values()).items()]
-    unread = next((name for name, ending in others.items() if ending in _ARCHIVES), None)
+    archive = next((name for name, ending in others.items() if ending in _ARCHIVES), None)
     raise UserError(
         f"no images under {root}: looked for pictures, a zip and parquet files at any depth; "
-        f"found {', '.join(counts) or 'no files'}; " + (f"unpack {unread}" if unread else _ADVICE)
+        f"found {', '.join(counts) or 'no files'}; " + (f"unpack {archive}" if archive else _ADVICE)
     )
 
 
 def _walk(root: Path) -> tuple[list[str], list[int]]:
     """Return the files under root, each real file once, and the times of their folders."""
-    here, folders, linked_folders = os.path.realpath(root), deque([""]), deque()
-    names: dict[str, str] = {}  # of the real files
-    seen, times = set(), []
-    while folders or linked_folders:
-        folder = folders.popleft() if folders else linked_folders.popleft()
+    here, seen, times = os.path.realpath(root), set(), []
+    names: dict[str, str] = {}  # of each real path
+    folders = deque([""])
+    while folders:
+        folder = folders.popleft()
         real = os.path.realpath(f"{root}/{folder}")
-        # a link to a folder above root would lead back into it
+        # a link to a folder above root would lead back into root
         if real in seen or (folder and here.startswith(f"{real.rstrip('/')}/")):
             continue
         seen.add(real)
         try:
             with os.scandir(real) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
-        except FileNotFoundError:
-            continue
         except OSError as error:
             raise UserError(f"{root}/{folder} cannot be read: {error.strerror}") from error
-        if any(entry.name in _A_RUNS for entry in inside):
+        if any(entry.name in _RUN_FILES for entry in inside):
             continue
-        times.append(_status(Path(real))[1])
+        times.append(_status(real)[1])
         for entry in inside:
             if _is_hidden(entry.name):
                 continue
-            if entry.is_dir():
-                (linked_folders if entry.is_symlink() else folders).append(f"{folder}{entry.name}/")
+            if entry.is_dir():  # links come last: a file is named by its own folder
+                add = folders.append if entry.is_symlink() else folders.appendleft
+                add(f"{folder}{entry.name}/")
             elif entry.is_symlink():
                 names.setdefault(os.path.realpath(entry.path), folder + entry.name)
             elif entry.is_file():
@@ -124,56 +120,55 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _sort_out(files: Iterable[str]) -> tuple[list[str], list[str], dict[str, str]]:
-    """Return which files are pictures, which are tables, and the endings of the others."""
-    names, tables, others = [], [], {}
-    endings = picture_endings()
+def _sort_out(
+    files: Iterable[str], read: Callable[[str], bytes]
+) -> tuple[list[str], list[TableFile], dict[str, str]]:
+    """Return the pictures and the tables among files, and the endings of the others."""
+    names, tables, others, endings = [], [], {}, picture_endings()
     for name in files:
-        ending = name[name.rfind(".") :].lower() if "." in name else ""  # Path takes long
-        if ending in endings:
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  Path takes long
+        if ending in endings and (endings[ending] != "HEIF" or can_open(name, read)):
             names.append(name)
-        elif ending in (".csv", ".txt") and any(is_named(name, kind) for kind in KINDS):
-            tables.append(name)
+        elif _is_table(name):
+            tables.append(TableFile(name, name.rpartition("/")[0], partial(read, name)))
         else:
-            others[name] = ending if "/" not in ending else "without an ending"
+            others[name] = ending or "without an ending"
     return names, tables, others
 
 
-def _without_unknown_heic(
-    names: Sequence[str], read: Callable[[str], bytes], others: dict[str, str]
-) -> list[str]:
-    """Return the names without HEIC files that cannot be opened; they go to the others."""
-    others |= {name: ".heic" for name in names if is_unknown_heic(name, read)}
-    return [name for name in names if name not in others]
+def _is_table(name: str) -> bool:
+    return name.lower().endswith((".csv", ".txt")) and any(kind.is_name_of(name) for kind in KINDS)
 
 
-def _tables_above(root: Path) -> list[str]:
-    """Return the paths of tables above a folder of pictures, the nearest first."""
-    above = Path(os.path.abspath(root)).parents[:2]  # noqa: PTH100  a link's own place counts
+def _tables_above(root: Path) -> list[TableFile]:
+    """Return the tables above a folder of pictures, the nearest first.
+
+    A metadata.csv is not among them: it belongs to the pictures beside it.
+    """
+    above = Path(os.path.abspath(root)).parents[:2]  # noqa: PTH100  not where a link leads
     folders = [folder / name for folder in above for name in ("", "Anno", "Eval")]
-    files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    found = map(Path, _sort_out(map(str, files))[1])
-    return [str(path) for path in found if path.is_file() and path.name != "metadata.csv"]
+    paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    found = [path for path in paths if _is_table(path.name) and path.is_file()]
+    return [
+        TableFile(str(path), ABOVE, path.read_bytes)
+        for path in found
+        if path.name != "metadata.csv"
+    ]
 
 
-def _in_zip(path: Path, beside: list[TableFile]) -> Pictures:
+def _in_zip(path: Path, tables: list[TableFile]) -> Pictures:
     """Return the pictures in a zip. Raises UserError if it holds none or cannot be read."""
     try:
         archive, lock = zipfile.ZipFile(path), threading.Lock()
         members = {file.filename: file for file in archive.infolist() if not file.is_dir()}
-        seen = (name for name in members if not any(map(_is_hidden, name.split("/"))))
-        names, tables, others = _sort_out(sorted(seen))
-        archive.open(names[0]).close() if names else None
+        if members:
+            archive.open(next(iter(members))).close()  # fails where a password is needed
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is damaged ({error}): fetch the file again") from error
-    except (NotImplementedError, RuntimeError, UnicodeDecodeError) as error:  # such as a password
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): unpack it") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    if not names:
-        inner = [name for name, ending in others.items() if ending in _ARCHIVES]
-        found = f"holds {inner[0]}: unpack it" if inner else "holds no pictures"
-        raise UserError(f"no images under {path}: it {found}")
 
     def read(name: str) -> bytes:
         try:
@@ -182,26 +177,25 @@ def _in_zip(path: Path, beside: list[TableFile]) -> Pictures:
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
             raise BadPicture(f"damaged within the zip ({error})") from error
 
-    names = _without_unknown_heic(names, read, others)
-    inside = [TableFile(name, _folder(name), partial(read, name)) for name in tables]
-    stamp = _digest((name, members[name].file_size, members[name].CRC) for name in names)
-    return Pictures(path, names, read, inside + beside, others, stamp, lambda: stamp)
+    visible = [name for name in members if not any(map(_is_hidden, name.split("/")))]
+    names, inside, others = _sort_out(sorted(visible), read)
+    if not names:
+        archived = next((name for name, ending in others.items() if ending in _ARCHIVES), None)
+        holds = f"{archived}: unpack it" if archived else "no pictures"
+        raise UserError(f"no images under {path}: it holds {holds}")
+    stamp = _digest([(name, members[name].file_size, members[name].CRC) for name in names])
+    return Pictures(path, names, read, inside + tables, others, stamp, lambda: stamp)
 
 
 def _in_parquet(folder: Path, files: Sequence[str], tables: list[TableFile]) -> Pictures:
     opened = ParquetFiles(folder, files)
-    stamp = _digest(_status(folder / name) for name in files)
-    own = TableFile("attributes.parquet", "", opened.table)
-    return Pictures(folder, opened.names, opened.read, [*tables, own], {}, stamp, lambda: stamp)
+    stamp = _digest([_status(folder / name) for name in files])
+    tables = [*tables, TableFile("attributes.parquet", "", opened.table)]
+    return Pictures(folder, opened.names, opened.read, tables, {}, stamp, lambda: stamp)
 
 
-def _folder(name: str) -> str:
-    """Return where a table lies, as pictures' names have it; "../" above them."""
-    return "../" if Path(name).is_absolute() else name.rpartition("/")[0]
-
-
-def _status(path: Path) -> tuple[int, int]:
-    """Return the size and the time of a file, or -1 where a link leads nowhere."""
+def _status(path: str | Path) -> tuple[int, int]:
+    """Return the size and the time of a file, or -1 for a broken link."""
     try:
         status = os.stat(path)  # noqa: PTH116  Path takes twice the time
     except OSError:
@@ -209,10 +203,6 @@ def _status(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _digest(*parts: Iterable[object]) -> str:
-    """Return 64 hex digits of what is listed."""
-    digest = sha256()
-    for part in parts:
-        for one in part:
-            digest.update(f"{one}\0".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+def _digest(*parts: Sequence[object]) -> str:
+    """Return 64 hex digits that identify the parts."""
+    return sha256(repr(parts).encode()).hexdigest()

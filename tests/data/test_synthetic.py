@@ -86,7 +86,7 @@ def test_a_face_has_celebas_size():
 PARTS = {
     "Bald": (16, 8, 162, 168),
     "Bangs": (34, 48, 146, 132),
-    "Big_Nose": (68, 100, 110, 149),
+    "Big_Nose": (64, 100, 114, 151),
     "Bushy_Eyebrows": (48, 86, 131, 111),
     "Eyeglasses": (38, 92, 143, 133),
     "Goatee": (65, 153, 113, 197),

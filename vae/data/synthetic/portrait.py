@@ -211,11 +211,11 @@ def _draw_eyes(face: _Face) -> None:
 def _draw_nose(face: _Face) -> None:
     """Draw the shaded side of the nose, its wings and nostrils."""
     y, big = face.random((133, 137), (0.85, 1.05))
-    big += 0.1 * face.has["Male"] + 0.5 * face.has["Big_Nose"]
+    big += 0.1 * face.has["Male"] + 0.6 * face.has["Big_Nose"]
     half = [(0, 106), (2.6, 108), (3.6 * big, 122), (8.6 * big, y - 2), (8 * big, y + 3)]
     face.fill(np.array([*half, (0, y + 5)]) * (-1 if face.light > 0 else 1, 1), face.shade, 4)
     wing = [(7.5 * big, y - 5), (9.6 * big, y), (6.5 * big, y + 4), (2 * big, y + 4.6)]
-    face.stroke(wing, face.line, 1.3, 4, mirror=True)
+    face.stroke(wing, face.line, 1.3 * big, 4, mirror=True)
     face.fill(_ellipse(4.2 * big, y + 3.2, 2.2 * big, 1.2), face.line * 0.6, 4, mirror=True)
 
 

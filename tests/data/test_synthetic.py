@@ -8,15 +8,8 @@ from PIL import Image
 
 from vae.data.celeba import find_faces
 from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
-from vae.data.synthetic.dataset import (
-    EYES_BOX,
-    FREQUENCIES,
-    MOUTH_BOX,
-    draw_attributes,
-    write_synthetic,
-)
-from vae.data.synthetic.face import FACE_SIZE
-from vae.data.synthetic.portrait import draw_face
+from vae.data.synthetic.dataset import FREQUENCIES, draw_attributes, write_synthetic
+from vae.data.synthetic.portrait import FACE_SIZE, draw_face
 from vae.errors import UserError
 
 ROWS = draw_attributes(count=5000, seed=3)
@@ -38,19 +31,9 @@ def pixels(attributes: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(draw_face(attributes, np.random.default_rng(seed)), dtype=float)
 
 
-def change(before: np.ndarray, after: np.ndarray, box: tuple[int, int, int, int]) -> tuple:
-    """Return the mean absolute change inside box and outside of it, in grey levels."""
-    left, top, right, bottom = box
-    inside = np.zeros(before.shape[:2], dtype=bool)
-    inside[top:bottom, left:right] = True
-    difference = np.abs(after - before).mean(axis=2)
-    return difference[inside].mean(), difference[~inside].mean()
-
-
-@pytest.fixture(scope="module")
-def many_faces() -> np.ndarray:
-    rows = draw_attributes(count=60, seed=0)
-    return np.stack([pixels(attributes, seed) for seed, attributes in enumerate(rows)])
+def change(name: str, seed: int, *others: str) -> np.ndarray:
+    """Return the largest change (218, 178) of a channel when a face of others gets an attribute."""
+    return np.abs(pixels(row(*others, name), seed) - pixels(row(*others), seed)).max(axis=2)
 
 
 def test_attributes_depend_on_the_seed():
@@ -99,42 +82,112 @@ def test_a_face_has_celebas_size():
     assert (face.size, face.mode) == (FACE_SIZE, "RGB") == ((178, 218), "RGB")
 
 
+# Where an attribute may change pixels, in any pose: left, top, right, bottom in the frame.
+PARTS = {
+    "Bald": (16, 8, 162, 168),
+    "Bangs": (34, 48, 146, 132),
+    "Big_Nose": (64, 100, 114, 151),
+    "Bushy_Eyebrows": (48, 86, 131, 111),
+    "Eyeglasses": (38, 92, 143, 133),
+    "Goatee": (65, 153, 113, 197),
+    "Mouth_Slightly_Open": (63, 140, 115, 177),
+    "Mustache": (61, 135, 119, 165),
+    "Rosy_Cheeks": (42, 120, 135, 152),
+    "Smiling": (52, 133, 124, 173),
+    "Wearing_Earrings": (28, 122, 151, 151),
+    "Wearing_Lipstick": (63, 140, 115, 170),
+    "Young": (38, 48, 144, 160),
+}
+MEN_ONLY = {"Bald", "Goatee", "Mustache"}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_an_attribute_changes_its_own_part_of_the_face_and_no_other_pixel(name):
+    left, top, right, bottom = PARTS[name]
+    for seed in range(6):
+        changed = change(name, seed, *(["Male"] if name in MEN_ONLY else []), "Black_Hair")
+        changed[top:bottom, left:right] = 0
+        assert changed.max() == 0
+
+
 @pytest.mark.parametrize("name", [*FREQUENCIES, *COLOURS])
 def test_every_attribute_can_be_seen(name):
-    others = [] if name in {"Wearing_Lipstick", "Male"} else ["Male"]
-    for seed in range(2):
-        before, after = pixels(row(*others), seed), pixels(row(*others, name), seed)
-        assert (np.abs(after - before).max(axis=2) > 24).sum() > 40
+    for seed in range(12):
+        changed = change(name, seed, *(["Male"] if name in MEN_ONLY else []))
+        assert (changed > 16).sum() > 40
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_smile_changes_the_mouth_and_little_elsewhere(seed):
-    before, after = pixels(row("Young"), seed), pixels(row("Young", "Smiling"), seed)
-    inside, outside = change(before, after, MOUTH_BOX)
-    assert inside > 8 * outside
+def test_the_features_lie_where_celeba_aligns_them():
+    landmarks = {"Eyeglasses": (89, 111), "Big_Nose": (88, 133), "Mouth_Slightly_Open": (88, 155)}
+    for name, landmark in landmarks.items():
+        for seed in range(8):
+            y, x = np.nonzero(change(name, seed, "Young") > 16)
+            np.testing.assert_allclose((x.mean(), y.mean()), landmark, atol=8)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_glasses_change_and_darken_the_eyes_and_little_elsewhere(seed):
-    before, after = pixels(row("Young"), seed), pixels(row("Young", "Eyeglasses"), seed)
-    inside, outside = change(before, after, EYES_BOX)
-    left, top, right, bottom = EYES_BOX
-    assert inside > 20 * outside
-    assert after[top:bottom, left:right].mean() < before[top:bottom, left:right].mean() - 4
+@pytest.mark.parametrize("seed", range(8))
+def test_a_smile_raises_the_corners_of_the_mouth(seed):
+    def sag(*names: str) -> float:
+        """Return how far the middle of the upper lip's lower edge lies below its ends."""
+        mouth = pixels(row("Pale_Skin", "Young", *names), seed)[144:166, 76:103].sum(axis=2)
+        line = mouth.argmin(axis=0)
+        return line[10:17].mean() - np.concatenate([line[:3], line[-3:]]).mean()
+
+    assert abs(sag()) < 1
+    assert sag("Smiling") > 1.5
 
 
-def test_a_smile_shows_teeth_and_widens_the_mouth():
-    plain, smiling = (
-        np.mean([pixels(row("Young", *names), seed) for seed in range(8)], axis=0).mean(axis=2)
-        for names in ([], ["Smiling"])
-    )
-    teeth, corners = np.s_[157:163, 80:98], np.s_[147:153, [64, 65, 66, 112, 113, 114]]
-    assert smiling[teeth].mean() > plain[teeth].mean() + 40
-    assert smiling[corners].mean() < plain[corners].mean() - 15
+def test_a_smile_shows_teeth_and_an_open_mouth_what_is_behind_them():
+    left, top, right, bottom = PARTS["Mouth_Slightly_Open"]
+
+    def white_and_dark(*names: str) -> np.ndarray:
+        """Return how many pixels of the mouths are white, and how many are dark."""
+        faces = [pixels(row("Wearing_Lipstick", *names), seed) for seed in range(8)]
+        mouths = np.stack(faces)[:, top:bottom, left:right]
+        white, dark = mouths.min(axis=3) > 180, mouths.max(axis=3) < 90
+        return np.array([white.sum(), dark.sum()])
+
+    closed, smiling = white_and_dark(), white_and_dark("Smiling")
+    parted = white_and_dark("Mouth_Slightly_Open")
+    laughing = white_and_dark("Mouth_Slightly_Open", "Smiling")
+    assert closed[0] == 0
+    assert min(smiling[0], laughing[0]) > 4 * parted[0]
+    assert parted[1] > 2 * closed[1]
+    assert laughing[1] > 2 * smiling[1]
 
 
-def test_no_two_faces_are_equal(many_faces):
-    small = many_faces[:, 45:173:4, 25:153:4].reshape(len(many_faces), -1)
+def test_hair_has_the_colour_of_its_label():
+    def colour(name: str) -> np.ndarray:
+        """Return red, green, blue of the pixels that hair covers, a mean over faces."""
+        hairy = [pixels(row("Male", name), seed) for seed in range(12)]
+        bald = [pixels(row("Male", name, "Bald"), seed) for seed in range(12)]
+        changed = np.abs(np.stack(hairy) - np.stack(bald)).max(axis=3) > 40
+        changed[:, 70:] = False  # neither brows nor beard
+        return np.stack(hairy)[changed].mean(axis=0)
+
+    black, blond, brown, gray = (colour(name) for name in COLOURS)
+    assert black.max() < 45
+    assert blond[0] > 170
+    assert blond[0] - blond[2] > 60
+    assert np.ptp(gray) < 15
+    assert gray.mean() > 120
+    assert black.mean() + 20 < brown.mean() < gray.mean() - 50
+    assert brown[0] > 1.5 * brown[2]
+
+
+def test_skin_is_of_all_shades_and_pale_skin_is_the_palest():
+    def forehead(*names: str) -> np.ndarray:
+        faces = [pixels(row("Bald", "Male", "Young", *names), seed) for seed in range(40)]
+        return np.array([face[80:90, 84:94].mean() for face in faces])
+
+    skin, pale = forehead(), forehead("Pale_Skin")
+    assert np.all(np.histogram(skin, bins=4, range=(50, 190))[0] >= 4)
+    assert (pale > skin + 12).all()
+
+
+def test_no_two_faces_are_equal():
+    faces = [pixels(attributes, seed) for seed, attributes in enumerate(ROWS[:60])]
+    small = np.stack(faces)[:, 45:173:4, 25:153:4].reshape(len(faces), -1)
     distances = np.abs(small[:, None] - small[None]).mean(axis=2)
     assert (distances + 255 * np.eye(len(small))).min() > 8
 

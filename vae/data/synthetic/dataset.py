@@ -1,9 +1,5 @@
-"""The built-in data set: synthetic faces with known attributes, written in CelebA's layout.
+"""The built-in data set: synthetic faces with known attributes, written in CelebA's layout."""
 
-It replaces CelebA where CelebA is not available.
-"""
-
-import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,18 +7,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vae.data.packing import usable_cores
 from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
 from vae.data.synthetic.portrait import draw_face
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 
-VERSION = 1  # of the drawing: a data set of another version is replaced
-
-# The mouth and the eyes of every face, in any pose: left, top, right, bottom in the 178 x 218
-# frame. In the square crop of 128 pixels subtract (25, 45).
-MOUTH_BOX = (55, 138, 123, 173)
-EYES_BOX = (46, 97, 132, 129)
+VERSION = 2  # of the drawing: a data set of another version is replaced
 
 # The probability of each attribute where no other attribute excludes it. Other names are never set.
 FREQUENCIES = {
@@ -99,42 +89,21 @@ def write_synthetic(root: Path, count: int = 4000, seed: int = 0) -> None:
     marker.unlink(missing_ok=True)
     attributes = draw_attributes(count, seed)
     names = [f"{i + 1:06d}.jpg" for i in range(count)]
-    _write_pictures(root / "img_align_celeba", names, attributes, seed)
-    write_text(root / "list_attr_celeba.txt", _attribute_list(names, attributes))
-    write_text(root / "list_eval_partition.txt", _partition_list(names))
+    folder = root / "img_align_celeba"
+    for stale in {*folder.glob("*.jpg")} - {folder / name for name in names}:
+        stale.unlink()
+
+    def draw(i: int) -> None:
+        with whole_file(folder / names[i]) as partial:
+            draw_face(attributes[i], _generator(seed, i, "picture")).save(partial, quality=92)
+
+    with ThreadPoolExecutor() as pool:  # some draw while others wait for the disk
+        list(tqdm(pool.map(draw, range(count)), "drawing faces", count, unit="face", disable=None))
+    rows = zip(names, np.where(attributes, " 1", "-1"), strict=True)
+    head = [str(count), " ".join(ATTRIBUTE_NAMES)]
+    table = [*head, *(f"{name} " + " ".join(values) for name, values in rows)]
+    splits = [(10 * i >= 8 * count) + (10 * i >= 9 * count) for i in range(count)]
+    partition = [f"{name} {split}" for name, split in zip(names, splits, strict=True)]
+    write_text(root / "list_attr_celeba.txt", "\n".join(table) + "\n")
+    write_text(root / "list_eval_partition.txt", "\n".join(partition) + "\n")
     write_text(marker, label)
-
-
-def _write_pictures(folder: Path, names: list[str], attributes: np.ndarray, seed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = set(names)
-    for stale in folder.glob("*.jpg"):
-        if stale.name not in wanted:
-            stale.unlink()
-    paths = [folder / name for name in names]
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        drawn = pool.map(
-            _write_picture, paths, attributes, itertools.repeat(seed), range(len(paths))
-        )
-        for _ in tqdm(drawn, desc="drawing faces", total=len(paths), unit="face", disable=None):
-            pass
-
-
-def _write_picture(path: Path, attributes: np.ndarray, seed: int, index: int) -> None:
-    with whole_file(path) as partial:
-        draw_face(attributes, _generator(seed, index, "picture")).save(partial, quality=92)
-
-
-def _attribute_list(names: list[str], attributes: np.ndarray) -> str:
-    """Return CelebA's list_attr_celeba.txt: count, names, a row of -1 and 1 for each picture."""
-    rows = [
-        f"{name} " + " ".join(" 1" if value else "-1" for value in row)
-        for name, row in zip(names, attributes, strict=True)
-    ]
-    return "\n".join([str(len(names)), " ".join(ATTRIBUTE_NAMES), *rows]) + "\n"
-
-
-def _partition_list(names: list[str]) -> str:
-    """Return CelebA's list_eval_partition.txt: 0 for train, 1 for val, 2 for test."""
-    train, val = len(names) * 8 // 10, len(names) * 9 // 10
-    return "".join(f"{name} {(i >= train) + (i >= val)}\n" for i, name in enumerate(names))

@@ -125,9 +125,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sharp": {  # a linear skip, warped images, and a refiner
         "architecture": "skip",
         "warp": 0.7,
-        "learning_rate": 1e-3,
-        "epochs": 60,
-        "refiner_epochs": 60,
+        "learning_rate": 2e-3,
+        "refiner_epochs": 20,
     },
     "calibrated": {},  # the field defaults
     "classic": {  # the published objective and optimizer, samples from N(0, I)

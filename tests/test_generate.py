@@ -176,8 +176,11 @@ def test_a_traversal_changes_one_dimension_of_the_mean_code_at_a_time(vivid, tmp
 
 def refined(run, x_hat, numbers, steps, strength, seed=0):
     """Return decoded images refined, by a loop over the times, as pixels."""
-    rows = [np.random.default_rng((seed, one, 2)).standard_normal((3, 32, 32)) for one in numbers]
-    refiner, y = run.refiner, x_hat + run.refiner.noise * torch.from_numpy(np.stack(rows)).float()
+    shape = (3, 32, 32)
+    rows = [
+        np.random.default_rng((seed, one, 2)).standard_normal(shape, np.float32) for one in numbers
+    ]
+    refiner, y = run.refiner, x_hat + run.refiner.noise * torch.from_numpy(np.stack(rows))
     with torch.no_grad():
         for step in range(steps):
             y = y + refiner(y, x_hat, torch.full((len(y),), step / steps)) / steps

@@ -92,7 +92,7 @@ class TrainConfig:
     refiner_channels: tuple[int, ...] = option(
         (32, 64, 128), "widths of its levels, multiples of 8", at_least=8, at_most=65536, fixed=True
     )
-    refiner_noise: float = option(0.15, "its noise, in pixels of 0 .. 1", at_least=0, fixed=True)
+    refiner_noise: float = option(0.15, "its noise, in pixels of 0 .. 1", above=0, fixed=True)
     refiner_learning_rate: float = option(1e-3, "Adam's learning rate, at the peak", above=0)
 
     # Sampling
@@ -114,7 +114,10 @@ class TrainConfig:
     save_every_epochs: int = option(1, "epochs between checkpoints", at_least=1)
 
     def __post_init__(self) -> None:
-        _require_even_halves(self.image_size, len(self.channels))
+        levels = len(self.refiner_channels) if self.refiner_epochs else 0
+        _require_even_halves(self.image_size, max(len(self.channels), levels))
+        if any(width % 8 for width in self.refiner_channels):
+            raise ValueError("--refiner-channels must be multiples of 8")
         if self.run_dir is not None and self.resume is not None:
             raise ValueError("--run-dir starts a run and --resume continues one: pass one of them")
         if self.download and self.data == "synthetic":
@@ -213,6 +216,11 @@ class ManipulateConfig:
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
+
+    # Refiner
+    refine: bool = option(True, "refine faces where the checkpoint has a refiner")
+    refine_steps: int | None = option(None, "steps; default: the run's", at_least=1)
+    refine_strength: float | None = option(None, "0 to 1; default: the run's", at_least=0)
 
     # Output
     gif: bool = option(False, "also write each sweep as a GIF")

@@ -29,6 +29,16 @@ from vae.run import Run, open_judge, open_run
 GIF_FRAMES = 25
 
 
+class Faces(NamedTuple):
+    """The N faces to edit."""
+
+    codes: Tensor
+    """(N, D)"""
+    labels: Sequence[str]
+    numbers: Sequence[int]
+    """of their noise, for the refiner"""
+
+
 class Edit(NamedTuple):
     """What one picture shows: N rows, one for each face."""
 
@@ -52,15 +62,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     guide = find_guide(config, run)
     # all edits are found before a picture is written: an error writes no picture
     directions = {name: find_direction(config, run, guide, name) for name in names}
-    z, labels = take_faces(config, run)
+    faces = take_faces(config, run)
     if config.add or config.remove:
-        edits = [edit_together(config, run, directions, z)]
+        edits = [edit_together(config, run, directions, faces.codes)]
     elif config.to is not None:
-        edits = [edit_until(config, run, guide, *one, z) for one in directions.items()]
+        edits = [edit_until(config, run, guide, *one, faces.codes) for one in directions.items()]
     else:
-        edits = [edit_in_steps(config, *one, z) for one in directions.items()]
+        edits = [edit_in_steps(config, *one, faces.codes) for one in directions.items()]
     pictures = zip(edits, paths.items(), strict=True)
-    lines = [write_edit(config, run, edit, labels, *place) for edit, place in pictures]
+    lines = [write_edit(config, run, edit, faces, *place) for edit, place in pictures]
     print(*itertools.chain(*lines), sep="\n")
 
 
@@ -96,20 +106,21 @@ def describe_method(config: ManipulateConfig) -> str:
     return config.method + (f", keeping {' '.join(config.keep)}" if config.keep else "")
 
 
-def take_faces(config: ManipulateConfig, run: Run) -> tuple[Tensor, list[str]]:
-    """Return the codes (N, D) of the faces to edit, and a label for each."""
+def take_faces(config: ManipulateConfig, run: Run) -> Faces:
+    """Return the faces to edit."""
     if config.image:
         labels = [f"{number}-{Path(name).stem}" for number, name in enumerate(config.image)]
-        return run.encode(run.read_pictures(config.image))[0], labels
+        return Faces(run.encode(run.read_pictures(config.image))[0], labels, range(len(labels)))
     if config.source == "mean":
-        return run.statistics["mean"][None], ["mean"]
+        return Faces(run.statistics["mean"][None], ["mean"], [0])
     labels = [str(face) for face in config.faces]
     if config.source == "random":
-        return run.sample(config.seed, config.faces, config.prior, config.temperature), labels
+        z = run.sample(config.seed, config.faces, config.prior, config.temperature)
+        return Faces(z, labels, config.faces)
     rows = run.faces.rows("val")
     if max(config.faces) >= len(rows):
         raise UserError(f"--faces of the val split go to {len(rows) - 1}; got {max(config.faces)}")
-    return run.encode(run.images(rows[list(config.faces)]))[0], labels
+    return Faces(run.encode(run.images(rows[list(config.faces)]))[0], labels, config.faces)
 
 
 def edit_in_steps(config: ManipulateConfig, name: str, direction: Tensor, z: Tensor) -> Edit:
@@ -147,12 +158,12 @@ def edit_together(
 
 
 def write_edit(
-    config: ManipulateConfig, run: Run, edit: Edit, labels: list[str], subject: str, path: Path
+    config: ManipulateConfig, run: Run, edit: Edit, faces: Faces, subject: str, path: Path
 ) -> list[str]:
     """Write the picture of an edit, its GIF and its single faces; return the lines to print."""
-    faces, columns = edit.codes.shape[:2]
-    numbers = [number for number in range(faces) for _ in range(columns)]
-    x = run.draw(edit.codes.flatten(0, 1), numbers, config).unflatten(0, (faces, columns))
+    shape, labels = edit.codes.shape[:2], faces.labels
+    numbers = [number for number in faces.numbers for _ in edit.columns]
+    x = run.draw(edit.codes.flatten(0, 1), numbers, config).unflatten(0, shape)
     rows, title = labels, f"{edit.title} ({describe_method(config)})"
     if edit.notes:
         rows = [f"{label}: {note}" for label, note in zip(labels, edit.notes, strict=True)]
@@ -160,7 +171,7 @@ def write_edit(
     lines = [save_labelled_grid(x, path, edit.columns, rows, title)]
     if config.gif:
         z = lerp(edit.codes[:, 0], edit.codes[:, -1], GIF_FRAMES)
-        frames = [run.draw(codes, range(faces), config) for codes in z.unbind(1)]
+        frames = [run.draw(codes, faces.numbers, config) for codes in z.unbind(1)]
         lines.append(save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(labels))))
     if config.files:
         # such as 0-Smiling+1 and 0-arithmetic-after

@@ -37,13 +37,17 @@ from vae.run import (
     LAST,
     choose_run_dir,
     find_checkpoint,
+    newest_run,
     require_same_faces,
     run_name,
 )
 from vae.training.parallel import join_ranks
-from vae.training.phases import RefinerTrainer, VAETrainer
+from vae.training.phases import RefinerTrainer, VAETrainer, residual_of
 from vae.training.statistics import training_statistics
 from vae.training.trainer import Trainer
+
+PART = 512
+"""number of training faces that a quick look takes"""
 
 
 @script
@@ -69,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             download(Path(config.data))
         faces = load_config_faces(config)
     ranks.print("\n".join(faces.description))
+    if resumed:
+        require_same_faces(resumed, faces, run_dir)
 
     # Train
     compile = pick_compile(device, config.compile, ranks.size)
@@ -78,8 +84,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         stored = stored_config(config) | {"device": str(device), "precision": precision}
         write_text(run_dir / "config.json", json.dumps(stored, indent=2) + "\n")
         write_text(run_dir / FACES, "".join(f"{name}\n" for name in faces.names))
-    if resumed:
-        require_same_faces(resumed, faces, run_dir)
     with StopSignal() as stop:
         if not resumed or not resumed.refiner:
             run_epochs(
@@ -108,7 +112,7 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
             config = read_init(config, argv)
         name = run_name(config.data, config.image_size)
         return config, choose_run_dir(config.run_dir, name), None
-    path = find_checkpoint(config.resume or None, LAST)
+    path = find_checkpoint(config.resume or newest_run(), LAST)
     resumed = load_checkpoint(path)
     if resumed.training is None:
         raise UserError(f"{path} has no training state: pass the run's folder or its {LAST}")
@@ -227,9 +231,10 @@ def new_refiner_trainer(
     best = load_checkpoint(run_dir / BEST)
     vae = build_model(run_dir / BEST, best, device)
     torch.manual_seed(config.seed)
-    residual = best.variance**0.5
+    images = batches(faces, faces.rows("train")[:PART], device=device)
+    residual = residual_of(vae, images)
     refiner = Refiner(config.image_size, config.refiner_channels, config.refiner_noise, residual)
-    if config.init is not None and not resumed:
+    if config.init is not None and not (resumed and resumed.refiner):
         path = find_checkpoint(config.init)
         refiner = build_refiner(path, load_checkpoint(path), device) or refiner
     trainer = RefinerTrainer(best, vae, refiner, faces, config, device, **options)
@@ -291,9 +296,6 @@ def save_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path) -> None:
         save_epoch_pictures(config, trainer, run_dir, f"{prefix}epoch-{epoch:03d}.png")
 
 
-FACES_FOR_A_PICTURE = 512
-
-
 def save_epoch_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:
     """Write the first val faces above their reconstructions, and samples from fixed noise.
 
@@ -303,7 +305,7 @@ def save_epoch_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, su
     x = next(batches(faces, faces.rows("val")[:32]))
     mu, _ = encode_batches(vae, [x])
     save_grid(above(x, trainer.draw(mu), 8), run_dir / f"reconstructions-{suffix}", 8)
-    rows = faces.rows("train")[:FACES_FOR_A_PICTURE]
+    rows = faces.rows("train")[:PART]
     images = batches(faces, rows, device=trainer.device, resident=trainer.resident)
     name = "standard" if config.prior == "standard" else "gaussian"
     prior = make_prior(name, latent_statistics(*encode_batches(vae, images)), config.latent_dim)
@@ -317,13 +319,17 @@ def add_statistics(
     """Store the statistics of the training codes in last.pt and best.pt, where they are missing."""
     found: dict[int, Statistics] = {}
     for path in (run_dir / BEST, run_dir / LAST):
-        checkpoint = load_checkpoint(path)
+        # a best.pt that is gone is made again
+        checkpoint = load_checkpoint(path if path.exists() else run_dir / LAST)
         old, epoch = checkpoint.statistics, checkpoint.epoch
         if old is None or old["table"] != faces.table_digest():
             if epoch not in found:
                 found[epoch] = training_statistics(build_model(path, checkpoint, device), faces)
             checkpoint.statistics = found[epoch]
-        save_checkpoint(replace(checkpoint, config=stored_config(config)), path)
+        checkpoint.config = stored_config(config)
+        if path.name == BEST:
+            checkpoint.training = None
+        save_checkpoint(checkpoint, path)
 
 
 if __name__ == "__main__":

@@ -266,11 +266,14 @@ def open_judge(role: str, run: Run, folder: str | None = None) -> OpenedJudge:
     """
     path = _find_judge(role, folder, run)
     checkpoint = load_checkpoint(path, JudgeCheckpoint)
-    trained = f"{checkpoint.config['image_size']} px, crop {checkpoint.crop}"
-    needed = f"{run.arch['image_size']} px, crop {run.checkpoint.crop}"
+    trained, needed = _kind_of_faces(checkpoint), _kind_of_faces(run.checkpoint)
     if trained != needed:
         raise UserError(f"{path} is for faces of {trained}; the run's are of {needed}")
     return OpenedJudge(path, checkpoint, build_model(path, checkpoint, run.device))
+
+
+def _kind_of_faces(checkpoint: Checkpoint | JudgeCheckpoint) -> str:
+    return f"{checkpoint.config['image_size']} px, crop {checkpoint.crop}"
 
 
 def _find_judge(role: str, folder: str | None, run: Run) -> Path:
@@ -279,8 +282,10 @@ def _find_judge(role: str, folder: str | None, run: Run) -> Path:
     name = f"{run_name(data, size)}-judges"
     folders = [Path(folder)] if folder else [RUNS / name, *RUNS.glob(f"{name}-[0-9]*")]
     found = [path for place in folders if (path := place / f"{role}.pt").exists()]
-    if not folder and (not found or run.path.parent == PRETRAINED):
-        found = [path for path in [PRETRAINED / f"{role}.pt"] if path.exists()]
+    shipped = PRETRAINED / f"{role}.pt"
+    if not folder and (not found or run.path.parent == PRETRAINED) and shipped.exists():
+        kind = _kind_of_faces(load_checkpoint(shipped, JudgeCheckpoint))
+        found = [shipped] if kind == _kind_of_faces(run.checkpoint) else found
     if not found:
         command = f"python train_judge.py --data {data} --image-size {size}"
         command += f" --crop-size {crop}" if crop else ""

@@ -1,6 +1,6 @@
 """The two phases of a run: the VAE, then the refiner of what it decodes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -70,6 +70,15 @@ class VAETrainer(Trainer):
             variance=self.history[-1]["train_variance"] if self.history else CLASSIC_VARIANCE,
             training=self.state(),
         )
+
+
+@torch.no_grad()
+def residual_of(vae: nn.Module, images: Iterable[Tensor]) -> float:
+    """Return the standard deviation of what images lose when a VAE reconstructs them from mu."""
+    errors = [
+        (x - vae.decode(vae.encode(x)[0]).clamp(0, 1)).square().mean(dim=(1, 2, 3)) for x in images
+    ]
+    return torch.cat(errors).mean().sqrt().item()
 
 
 class RefinerTrainer(Trainer):

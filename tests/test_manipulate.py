@@ -271,3 +271,13 @@ def test_a_mistake_is_reported_before_any_work(home, tmp_path, monkeypatch, caps
     assert printed.err.count("\n") == 1
     assert "from 20 faces" not in printed.out
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_face_is_edited_alike_whatever_other_faces_are_asked_for(sharp, tmp_path):
+    shown = []
+    for name, faces in (("alone", ["3"]), ("both", ["0", "3"])):
+        flags = ["--attribute", "Smiling", "--strengths", "0", "--faces", *faces]
+        output = ["--output", str(tmp_path / "a.png"), "--files", str(tmp_path / name)]
+        assert manipulate.main([*flags, *output]) == 0
+        shown.append(read_faces(tmp_path / name, "3-Smiling0").astype(int))
+    assert np.abs(shown[0] - shown[1]).max() <= 1

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -649,3 +650,50 @@ def test_scripts_run_as_processes(home, tmp_path):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[-1] == str(tmp_path / "a.png")
+
+
+def test_a_run_killed_before_its_refiner_still_starts_it_from_the_other_runs(sharp):
+    flags = ["--init", "runs/celeba-32", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
+    assert train.main([*flags, "--refiner-epochs", "1", "--run-dir", "whole"]) == 0
+    assert train.main([*flags, "--refiner-epochs", "0", "--run-dir", "parts"]) == 0
+    assert train.main(["--resume", "parts", "--refiner-epochs", "1"]) == 0
+    assert same_weights("whole/last.pt", "parts/last.pt")
+    assert same_refiners("whole/last.pt", "parts/last.pt")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--refiner-channels", "12"],
+        ["--refiner-noise", "0"],
+        ["--image-size", "36", "--refiner-channels", "8", "8", "8"],
+    ],
+)
+def test_a_refiner_that_cannot_be_made_is_refused_before_any_work(celeba, capsys, flags):
+    assert train.main([*SMALL, "--epochs", "1", "--refiner-epochs", "1", *flags]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_the_residual_of_a_refiner_is_the_standard_deviation_of_what_is_left(celeba):
+    flags = ["--recipe", "classic", "--epochs", "1", "--refiner-epochs", "1"]
+    assert train.main([*SMALL, *flags, "--refiner-channels", "8"]) == 0
+    [row] = read_metrics()
+    residual = load_checkpoint(Path("runs/celeba-32/best.pt")).refiner["arch"]["residual"]
+    assert residual == pytest.approx((row["val_sse"] / (3 * 32**2)) ** 0.5, rel=0.3)
+
+
+def test_without_a_run_there_is_nothing_to_resume_and_the_line_says_so(
+    celeba, trained, capsys, monkeypatch
+):
+    Path("repository").mkdir()
+    shutil.copy(trained / "runs/celeba-32/best.pt", "repository")
+    monkeypatch.setattr("vae.run.PRETRAINED", Path("repository").absolute())
+    assert train.main(["--resume"]) == 2
+    assert "no run under runs/" in capsys.readouterr().err
+
+
+def test_a_run_with_a_refiner_whose_best_checkpoint_is_gone_gets_one_again(sharp):
+    Path("runs/celeba-32/best.pt").unlink()
+    assert train.main(["--resume"]) == 0
+    assert load_checkpoint(Path("runs/celeba-32/best.pt")).refiner["epoch"] == 1

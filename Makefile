@@ -1,4 +1,5 @@
-# make demo: install, train on the synthetic faces, write pictures; takes minutes on a CPU
+# make demo: install, draw and edit faces of the pretrained model (seconds), then train on the
+#            synthetic faces and do the same with them; takes minutes on a CPU
 # make test: install, run the tests; needs no GPU and no CelebA
 # make lint: check the code with ruff
 
@@ -8,6 +9,9 @@ BIN := .venv/bin
 .PHONY: demo test lint
 
 demo: .venv/installed
+	$(BIN)/python generate.py --checkpoint pretrained
+	$(BIN)/python manipulate.py --checkpoint pretrained
+	@echo "Now look at grid.png, Smiling.png and Eyeglasses.png in runs/pretrained, while a model trains"
 	$(BIN)/python train.py --data synthetic --image-size 64 --latent-dim 64 \
 		--epochs 14 --batch-size 32
 	$(BIN)/python generate.py --show grid reconstructions histograms

@@ -25,17 +25,17 @@ def batches(
 ) -> Iterator[Tensor]:
     """Yield the given rows as float images (B, 3, S, S) in [0, 1] on device, in order.
 
-    mirrored (one bool for each row) says which are flipped left to right. The last batch may be
-    smaller. With a label there is a progress bar. resident is what place_pixels returned: training
-    rows are taken from it. Other rows are read from the file by a thread, ahead of use. On cuda the
-    host never waits for the device.
+    mirrored has one bool for each row: whether it is flipped left to right. The last batch may be
+    smaller. A label shows a progress bar. resident is the result of place_pixels: if all rows are
+    training rows, they are gathered from it. Otherwise a thread reads the rows from the file before
+    they are needed. On cuda the host never waits for the device.
     """
     device = torch.device(device)
     parts = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
     if resident is not None and np.all(faces.splits[rows] == SPLITS.index("train")):
-        places = np.searchsorted(faces.rows("train"), rows)
-        order = _upload(_host_tensor(places, device), device)
-        gathered = (resident[order[part]] for part in parts)
+        resident_rows = np.searchsorted(faces.rows("train"), rows)
+        indices = _upload(_host_tensor(resident_rows, device), device)
+        gathered = (resident[indices[part]] for part in parts)
     else:
         gathered = _gather_ahead(faces.pixels, [rows[part] for part in parts], device)
     flips = None if mirrored is None else _upload(_host_tensor(mirrored, device), device)
@@ -50,13 +50,13 @@ def batches(
 
 
 def _host_tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    """Return array as a tensor on the host, in pinned memory if it is for a cuda device."""
+    """Return array as a tensor on the host, in pinned memory if device is a cuda device."""
     values = torch.from_numpy(np.ascontiguousarray(array))
     return values.pin_memory() if device.type == "cuda" else values
 
 
 def _upload(values: Tensor, device: torch.device) -> Tensor:
-    # from pinned memory, which we use for cuda, the host can copy without waiting
+    # cuda copies from pinned memory (see _host_tensor) without a wait of the host
     return values.to(device, non_blocking=device.type == "cuda")
 
 
@@ -79,10 +79,10 @@ def _gather_ahead(
 
 
 def place_pixels(faces: PackedFaces, device: torch.device) -> Tensor | None:
-    """Return copy_pixels on a cuda device with enough free memory, else None.
+    """Return the result of copy_pixels on a cuda device with enough free memory, else None.
 
-    Half of the free memory is left to the model. On cpu and mps a copy would gain nothing: the
-    operating system keeps the file in memory.
+    Half of the free memory is left to the model. On cpu and mps a copy would not be faster: the
+    operating system already keeps the file in memory.
     """
     if device.type != "cuda":
         return None

@@ -1,4 +1,4 @@
-"""Decode a picture file to a square of pixels, as a viewer shows it."""
+"""Decode a picture file to a square of pixels, with the orientation and colours of a viewer."""
 
 import contextlib
 import functools
@@ -21,14 +21,14 @@ from torch import Tensor
 from vae.errors import UserError
 
 Crop = str | int
-"""The side of the square in pixels, or "frame": it follows from the size of the picture."""
+"""The side of the square in pixels, or "frame": crop_box derives it from the picture's size."""
 
 _NOT_PICTURES = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
-"""Pillow's formats of documents, films and measurements."""
+"""Pillow's formats for documents, films and measurements."""
 _ALWAYS_READ = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
 """The first bytes of formats that Pillow reads in every variant: JPEG, PNG, GIF and WebP."""
 _LARGE = 2**24
-"""Number of pixels; above it one picture at a time is decoded, to bound the memory."""
+"""Number of pixels. Larger pictures are decoded one at a time, to bound the memory."""
 _one_large = threading.Lock()
 _DAMAGED = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError)
 _DAMAGED += (SyntaxError, TypeError, ValueError, struct.error, zlib.error)
@@ -54,7 +54,7 @@ def picture_endings() -> dict[str, str]:
 
 
 def can_open(name: str, read: Callable[[str], bytes]) -> bool:
-    """Return whether Pillow can open a picture file; one with an ending of HEIC may be a film."""
+    """Return whether Pillow can open a picture file. A file with HEIC's ending may be a film."""
     try:
         Image.open(io.BytesIO(read(name))).close()
     except (*_DAMAGED, BadPicture):
@@ -63,15 +63,15 @@ def can_open(name: str, read: Callable[[str], bytes]) -> bool:
 
 
 def in_celebas_frame(width: int, height: int) -> bool:
-    """Return whether a picture has the proportions of 178 x 218, to the rounding."""
+    """Return whether a picture has the proportions of 178 x 218, up to rounding."""
     return height == round(218 * width / 178) or width == round(178 * height / 218)
 
 
 def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of the centred square, in pixels, margins floored.
+    """Return left, top, right, bottom of the centred square, in pixels.
 
-    "frame" is 128 pixels of a width of 178 (in proportion) in CelebA's frame, else the largest
-    square.
+    With "frame", the side is 128/178 of the width if the picture is in CelebA's frame. Otherwise
+    it is the largest possible. left and top are rounded down.
 
     Raises BadPicture if the square does not fit into the picture.
     """
@@ -90,9 +90,10 @@ def crop_box(width: int, height: int, crop: Crop) -> tuple[int, int, int, int]:
 def read_square(content: bytes, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
     """Return the square of a picture file, uint8 (S, S, 3), and whether it is in CelebA's frame.
 
-    It is the first frame, upright, in sRGB with 8 bits, with white behind transparent pixels.
+    The square is cut from the first frame, upright, in sRGB with 8 bits, with white behind
+    transparent pixels.
 
-    Raises BadPicture if it cannot be read or is too small for the crop.
+    Raises BadPicture if the picture cannot be read or is too small for the crop.
     """
     try:
         formats = list(dict.fromkeys(picture_endings().values()))
@@ -109,8 +110,8 @@ def read_square(content: bytes, image_size: int, crop: Crop) -> tuple[np.ndarray
         raise BadPicture("it is too large for this machine's memory") from error
     except _DAMAGED as error:
         reason = " ".join(str(error).split())[:80] or type(error).__name__
-        cut = "truncated" in reason.lower() or isinstance(error, EOFError)
-        raise BadPicture("truncated" if cut else f"damaged ({reason})") from error
+        is_truncated = "truncated" in reason.lower() or isinstance(error, EOFError)
+        raise BadPicture("truncated" if is_truncated else f"damaged ({reason})") from error
 
 
 def _why_unidentified(content: bytes) -> str:
@@ -124,15 +125,15 @@ def _why_unidentified(content: bytes) -> str:
 
 def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
     """Return the square of an opened picture, and whether it is in CelebA's frame."""
-    picture.load()  # Pillow turns a TIFF here
+    picture.load()  # turns a TIFF upright
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGED:
         orientation = 1
-    size = picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
-    left, _, right, _ = crop_box(*size, crop)
-    # Cut first, so that only a small part is converted and turned. The margins on both sides are
-    # equal, so they stay the same when the picture is turned. An odd pixel is cut off afterwards.
+    upright_size = picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
+    left, _, right, _ = crop_box(*upright_size, crop)
+    # Cut first, so that only a small part is converted and turned. Equal margins on opposite sides
+    # stay equal when the picture is turned. If they need an odd pixel, it is cut off afterwards.
     side = right - left
     x, y = (picture.width - side) // 2, (picture.height - side) // 2
     square = _in_rgb(picture.crop((x, y, picture.width - x, picture.height - y)), picture)
@@ -141,7 +142,7 @@ def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray,
     square = ImageOps.exif_transpose(square).crop((0, 0, side, side))
     if side != image_size:
         square = square.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(square), in_celebas_frame(*size)
+    return np.asarray(square), in_celebas_frame(*upright_size)
 
 
 def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:
@@ -153,27 +154,27 @@ def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:
         square = _in_8_bits(square, picture)
     if not square.has_transparency_data:
         return _in_srgb(square, profile) if profile else square.convert("RGB")
-    seen = square.convert("LA" if square.mode in ("L", "LA") else "RGBA")
-    alpha, colours = seen.getchannel("A"), _in_srgb(seen.convert(seen.mode[:-1]), profile)
+    square = square.convert("LA" if square.mode in ("L", "LA") else "RGBA")
+    alpha, colours = square.getchannel("A"), _in_srgb(square.convert(square.mode[:-1]), profile)
     if picture.format == "BMP" and picture.getchannel("A").getextrema() == (0, 0):
-        return colours  # its fourth byte is not used
+        return colours  # the fourth byte of its pixels is unused
     return Image.composite(colours, Image.new("RGB", colours.size, "white"), alpha)
 
 
 def _in_8_bits(square: Image.Image, picture: Image.Image) -> Image.Image:
-    """Return a part of a 16-bit grey picture in 8 bits. Raises BadPicture if it is deeper."""
+    """Return part of a 16-bit grey picture in 8 bits. Raises BadPicture if it has more bits."""
     if square.mode == "I" and not 0 <= picture.getextrema()[0] <= picture.getextrema()[1] < 2**16:
         raise BadPicture("its pixels are deeper than 16 bits")
     values = np.asarray(square)
     grey = Image.fromarray((values >> 8).astype(np.uint8))
     if "transparency" in square.info:
-        shown = values != square.info["transparency"]
-        grey.putalpha(Image.fromarray(shown.astype(np.uint8) * 255))
+        is_opaque = values != square.info["transparency"]
+        grey.putalpha(Image.fromarray(is_opaque.astype(np.uint8) * 255))
     return grey
 
 
 def _in_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return a picture without alpha in RGB, converted by its profile if that is not sRGB."""
+    """Return a picture without alpha in sRGB. A profile other than sRGB is converted."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}[opened.profile.xcolor_space]
@@ -182,15 +183,15 @@ def _in_srgb(colours: Image.Image, profile: bytes | None) -> Image.Image:
             srgb = ImageCms.createProfile("sRGB")
             return ImageCms.profileToProfile(colours.convert(mode), opened, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, LookupError, OSError, TypeError, ValueError):
-        pass  # viewers ignore a damaged profile, too
+        pass  # ignore a damaged profile, as viewers do
     return colours.convert("RGB")
 
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[TextIO]:
-    """Yield a copy of stderr, and discard what libraries write to stderr meanwhile.
+    """Yield a copy of stderr. In the meantime, discard what libraries write to stderr itself.
 
-    libtiff writes its warnings to file descriptor 2; Pillow warns through Python.
+    libtiff writes its warnings to file descriptor 2. Pillow uses Python's warnings.
     """
     sys.stderr.flush()
     with os.fdopen(os.dup(2), "w", errors="backslashreplace") as copy:

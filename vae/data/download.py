@@ -13,7 +13,9 @@ CELEBA_FILES = ("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_parti
 
 
 def download(root: Path) -> None:
-    """Download those of CelebA's pictures and tables that root lacks; the zip is not unpacked.
+    """Download CelebA's zip of pictures and its tables into root, except files already there.
+
+    The zip is not unpacked. If root has a folder celeba, the files are put there.
 
     Raises UserError if gdown is not installed or Google refuses the download, and RunStopped if the
     files cannot be written.
@@ -26,14 +28,14 @@ def download(root: Path) -> None:
         from gdown import exceptions
     except ModuleNotFoundError as error:
         raise UserError("--download needs gdown, version 5 or later: pip install gdown") from error
-    # imported here: it takes as long as importing torch, and few runs download
+    # imported here: torchvision takes as long to import as torch, and few runs download
     from torchvision.datasets import CelebA
     from torchvision.datasets.utils import download_file_from_google_drive
 
     refused = getattr(exceptions, "DownloadError", exceptions.FileURLRetrievalError)
     ids = {name: (file_id, md5) for file_id, md5, name in CelebA.file_list}
     for number, name in enumerate(missing):
-        # gdown leaves partial files and error pages behind: they are deleted with a folder
+        # gdown may leave partial files and error pages: a temporary folder removes them
         with (
             whole_file(folder / name) as partial,
             tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as fresh,
@@ -54,5 +56,5 @@ def download(root: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether a file is there, as such, unpacked, or as .csv."""
+    """Return whether a file is there, under its name, unpacked, or as .csv."""
     return any(path.with_suffix(suffix).exists() for suffix in (path.suffix, "", ".csv"))

@@ -31,9 +31,9 @@ class PackedFaces:
     path: Path  # of the packed array
     attribute_names: tuple[str, ...] = ()
     people: np.ndarray | None = None  # (N,) int64, the number of the person; None without a table
-    known: np.ndarray | None = None  # (N,) bool, which have a row of attributes; None: all
-    checksums: tuple[int, ...] | None = None  # crc32 of each 1,024 rows of pixels
-    description: tuple[str, ...] = ()  # the lines of each start: splits, tables, crop, left out
+    known: np.ndarray | None = None  # (N,) bool, whether a face has attributes; None: all
+    checksums: tuple[int, ...] | None = None  # crc32 of each block of 1,024 rows
+    description: tuple[str, ...] = ()  # lines to print: splits, tables, crop, left out
 
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of a split, ascending. Raises UserError if there are none."""
@@ -43,25 +43,25 @@ class PackedFaces:
         return rows
 
     def with_attributes(self, rows: np.ndarray) -> np.ndarray:
-        """Return the row numbers whose faces have a row in the table of attributes."""
+        """Return those rows whose faces have a row in the table of attributes."""
         return rows if self.known is None else rows[self.known[rows]]
 
     def digest(self) -> str:
-        """Return 24 hex digits, 8 each for the names, the splits and the pixels of the faces."""
+        """Return 24 hex digits: 8 for the names, 8 for the splits and 8 for the pixels."""
         checksums = checksums_of(self.pixels) if self.checksums is None else self.checksums
         names, sums = os.fsencode("\n".join(self.names)), str(list(checksums)).encode()
         parts = (names, self.splits.tobytes(), sums)
         return "".join(sha256(part).hexdigest()[:8] for part in parts)
 
     def table_digest(self) -> int:
-        """Return a number of 60 bits that identifies the attributes of the faces."""
+        """Return a 60-bit number that identifies the attributes of the faces."""
         arrays = (array for array in (self.attributes, self.known) if array is not None)
         parts = ("\n".join(self.attribute_names).encode(), *(array.tobytes() for array in arrays))
         return int(sha256(b"\n".join(parts)).hexdigest()[:15], 16)
 
 
 def load_config_faces(config: Any) -> PackedFaces:
-    """Return the faces that the data fields of TrainConfig or JudgeConfig name: see load_faces."""
+    """Return the result of load_faces for the data fields of a TrainConfig or JudgeConfig."""
     names = ("data", "image_size", "cache_dir", "crop_size", "max_images", "skip_bad_images")
     return load_faces(*(getattr(config, name) for name in names))
 
@@ -74,7 +74,7 @@ def load_faces(
     max_images: int | None = None,
     skip_bad_images: bool = False,
 ) -> PackedFaces:
-    """Return the faces under data, packed on first use. "synthetic" stands for synthetic faces.
+    """Return the faces under data, packed on first use. "synthetic" is the built-in data set.
 
     crop defaults to "frame". max_images is the maximum number of images, evenly sampled from the
     sorted list.
@@ -98,14 +98,14 @@ def load_faces(
             f"{len(faces.names):,} (list in {listing}). train.py --skip-bad-images leaves them out"
         )
     splits = np.where([name in bad for name in faces.names], UNUSED, faces.splits).astype(np.uint8)
-    splits, moved = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)
+    splits, filled = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)
     if not (splits == SPLITS.index("train")).any():
         raise UserError(
             f"the train split of {faces.source} is empty: {_counts(splits)} of "
             f"{len(splits):,} images, by {faces.origins['splits']}"
         )
     origins = "; ".join(f"{what}: {origin}" for what, origin in faces.origins.items())
-    lines = [f"{origins}; crop: {_describe_crop(crop, contents, len(splits))}", *moved]
+    lines = [f"{origins}; crop: {_describe_crop(crop, contents, len(splits))}", *filled]
     if left_out:
         kinds = Counter(faces.left_out.values()) + Counter({"not readable": len(bad)})
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
@@ -127,7 +127,7 @@ def load_faces(
 
 
 def _write_list(path: Path, left_out: dict[str, str]) -> Path:
-    """Write which files are left out, and why, unless the file says so already; return path."""
+    """Write the names of the files left out, and the reasons, to path. Returns path."""
     lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
     content = lines.encode("utf-8", "surrogateescape")
     if not (path.exists() and path.read_bytes() == content):

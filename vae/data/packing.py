@@ -20,18 +20,18 @@ from vae.errors import UserError
 from vae.files import whole_file, write_text
 
 BLOCK = 1024
-"""number of rows with one checksum"""
+"""Number of rows that share one checksum."""
 _BLOCKS_CHECKED, _ALL_CHECKED = 16, 10**9
-"""number of blocks checked at each start, and the size in bytes up to which all are checked"""
+"""Number of random blocks checked at each start; up to this size in bytes, all are checked."""
 
 
 class Contents(TypedDict):
-    """The description of a packed array: the .json beside it."""
+    """The description of a packed array, stored as .json beside it."""
 
     made_of: list[Any]  # source, image size, crop, max_images, and the digest of the names
-    stamp: str  # of Pictures, as is full_stamp
-    full_stamp: str
-    bad: dict[str, str]  # why a picture cannot be used; its row is black
+    stamp: str  # Pictures.stamp
+    full_stamp: str  # the result of Pictures.full_stamp
+    bad: dict[str, str]  # by name, why a picture cannot be used; its row is black
     framed: int  # number of pictures in CelebA's frame
     checksums: list[int]  # crc32 of each BLOCK of rows
 
@@ -41,8 +41,8 @@ def pack(
 ) -> tuple[Path, Contents]:
     """Return the path of the .npy of all squares, uint8 (N, S, S, 3), and its description.
 
-    The array is written once, and again when the pictures change. Each image size, crop and
-    max_images has its own file.
+    The array is written on first use, and again when the pictures change. Each combination of
+    source, image size, crop and max_images has its own file.
 
     Raises UserError if the disk has too little space.
     """
@@ -71,12 +71,12 @@ def _packed_contents(path: Path, faces: Faces, made_of: list[Any]) -> Contents |
         blocks = range(len(checksums))
         if pixels.nbytes > _ALL_CHECKED:
             blocks = random.sample(blocks, min(_BLOCKS_CHECKED, len(blocks)))
-        whole = all(checksums_of(pixels, block) == [checksums[block]] for block in blocks)
-        if not whole or contents["made_of"] != made_of:
+        intact = all(checksums_of(pixels, block) == [checksums[block]] for block in blocks)
+        if not intact or contents["made_of"] != made_of:
             return None
         if contents["stamp"] == faces.pictures.stamp and not contents["bad"]:
             return contents
-        # a bad picture may have been replaced in place: the time of its folder stays the same
+        # stamp misses a bad picture that was replaced in place: its folder's time is unchanged
         if contents["full_stamp"] != faces.pictures.full_stamp():
             return None
         if contents["stamp"] != faces.pictures.stamp:
@@ -88,13 +88,13 @@ def _packed_contents(path: Path, faces: Faces, made_of: list[Any]) -> Contents |
 
 
 def checksums_of(pixels: np.ndarray, *blocks: int) -> list[int]:
-    """Return the crc32 of these BLOCKs of rows, by default of all."""
+    """Return the crc32 of each of these blocks of BLOCK rows, by default of all blocks."""
     blocks = blocks or range(-(-len(pixels) // BLOCK))
     return [crc32(pixels[block * BLOCK : (block + 1) * BLOCK]) for block in blocks]
 
 
 def _require_space(cache_dir: Path, size: int) -> None:
-    """Make the folder. Raises UserError if that fails, or if it has less than size bytes free."""
+    """Make the folder. Raises UserError if that fails, or if less than size bytes are free."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -108,17 +108,17 @@ def _require_space(cache_dir: Path, size: int) -> None:
 
 
 def _write_array(path: Path, faces: Faces, size: int, crop: Crop, contents: Contents) -> None:
-    """Decode all pictures on all cores into path, and complete contents."""
+    """Decode all pictures into path, on all cores. Fills in bad, framed and checksums."""
     count = len(faces.names)
     with whole_file(path) as partial, quiet_stderr() as stderr:
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, size, size, 3))
         if hasattr(os, "posix_fallocate"):
-            # on a full disk this is an error; writing to the memory map would crash
+            # raises an error on a full disk, where a write to the memory map would crash
             with open(partial, "rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
 
         def pack_row(row: int) -> bool | str:
-            """Write one row; return whether it is in CelebA's frame, or why it is bad."""
+            """Write one row. Returns whether it is in CelebA's frame, or why it is bad."""
             try:
                 content = faces.read(faces.names[row])
                 pixels[row], framed = read_square(content, size, crop)

@@ -1,4 +1,4 @@
-"""Pictures in parquet files, as the hub's copies of CelebA have them: bytes and columns."""
+"""Read pictures and their table from parquet files, such as Hugging Face's copies of CelebA."""
 
 import csv
 import functools
@@ -12,9 +12,12 @@ from vae.errors import UserError
 
 
 class ParquetFiles:
-    """Pictures in the rows of parquet files. Their folder is the beginning of the file's name.
+    """The rows of parquet files: each is one picture, with other columns as its table.
 
-    000001.jpg in train-00000-of-00019.parquet is train/000001.jpg; without a path it has a number.
+    A picture's folder is the beginning of the name of its parquet file: 000001.jpg in
+    train-00000-of-00019.parquet is train/000001.jpg. A picture without a file name gets a number.
+
+    Raises UserError if pyarrow is not installed, or if a file is damaged or has no pictures.
     """
 
     def __init__(self, root: Path, files: Sequence[str]) -> None:
@@ -47,7 +50,7 @@ class ParquetFiles:
     def _paths(self, file: Any, group: int) -> list[str]:
         """Return the file names in the rows of a group, "" where there is none."""
         column = f"{self._image}.path"
-        if column not in {column.path for column in file.schema}:
+        if column not in {field.path for field in file.schema}:
             return [""] * file.metadata.row_group(group).num_rows
         values = file.read_row_group(group, columns=[column]).column(0).to_pylist()
         return [Path(value["path"] or "").name for value in values]
@@ -59,19 +62,19 @@ class ParquetFiles:
             value = self._group(file, group)[row].as_py()
         return value["bytes"] if isinstance(value, dict) else value
 
-    # packing reads in order: its threads are in two groups at most
-    @functools.lru_cache(maxsize=2)  # noqa: B019  as long as the files are open
+    # packing reads in order, so its threads need two groups at most
+    @functools.lru_cache(maxsize=2)  # noqa: B019  self is used as long as its files
     def _group(self, file: int, group: int) -> Any:
         return self._files[file].read_row_group(group, columns=[self._image]).column(0)
 
     def table(self) -> bytes:
         """Return the other columns as a table of comma-separated values."""
         text = io.StringIO()
-        rows, names = csv.writer(text), iter(self.names)
+        writer, names = csv.writer(text), iter(self.names)
         others = [name for name in self._files[0].schema_arrow.names if name != self._image]
-        rows.writerow(["", *others])
+        writer.writerow(["", *others])
         for file in self._files:
             for batch in file.iter_batches(columns=others):
                 values = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-                rows.writerows([next(names), *row] for row in values)
+                writer.writerows([next(names), *row] for row in values)
         return text.getvalue().encode()

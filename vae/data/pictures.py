@@ -32,19 +32,19 @@ class Pictures:
 
     source: Path
     names: list[str]
-    read: Callable[[str], bytes]  # from many threads; raises BadPicture or OSError
+    read: Callable[[str], bytes]  # safe in many threads; raises BadPicture or OSError
     tables: list[TableFile]
     others: dict[str, str]  # the ending of each file that is neither a picture nor a table
-    stamp: str  # changes with the names and the times of the folders
-    full_stamp: Callable[[], str]  # changes with the size and the time of any picture; slow
+    stamp: str  # changes with the pictures' names and the folders' times
+    full_stamp: Callable[[], str]  # changes also with a picture's size or time; slow
 
 
 def find_pictures(root: Path) -> Pictures:
     """Return the pictures under root (a folder, a zip or a parquet file) and their tables.
 
-    A folder without picture files that holds one zip means that zip.
+    If a folder holds no picture files but one zip, the pictures in the zip are returned.
 
-    Raises UserError if there are no pictures, or if there are two zips.
+    Raises UserError if there are no pictures, if there are two zips, or if root is a picture.
     """
     if not root.exists():
         raise UserError(f"no images under {root}: there is no such folder; {_ADVICE}")
@@ -84,15 +84,18 @@ def find_pictures(root: Path) -> Pictures:
 
 
 def _walk(root: Path) -> tuple[list[str], list[int]]:
-    """Return the files under root, each real file once, and the times of their folders."""
-    here, seen, times = os.path.realpath(root), set(), []
-    names: dict[str, str] = {}  # of each real path
+    """Return the files under root, each real file once, and the times of their folders.
+
+    Hidden files and folders of runs are left out.
+    """
+    real_root, seen, times = os.path.realpath(root), set(), []
+    names: dict[str, str] = {}  # by real path
     folders = deque([""])
     while folders:
         folder = folders.popleft()
         real = os.path.realpath(f"{root}/{folder}")
         # a link to a folder above root would lead back into root
-        if real in seen or (folder and here.startswith(f"{real.rstrip('/')}/")):
+        if real in seen or (folder and real_root.startswith(f"{real.rstrip('/')}/")):
             continue
         seen.add(real)
         try:
@@ -106,7 +109,7 @@ def _walk(root: Path) -> tuple[list[str], list[int]]:
         for entry in inside:
             if _is_hidden(entry.name):
                 continue
-            if entry.is_dir():  # links come last: a file is named by its own folder
+            if entry.is_dir():  # linked folders last: a file gets the name without a link
                 add = folders.append if entry.is_symlink() else folders.appendleft
                 add(f"{folder}{entry.name}/")
             elif entry.is_symlink():
@@ -126,7 +129,7 @@ def _sort_out(
     """Return the pictures and the tables among files, and the endings of the others."""
     names, tables, others, endings = [], [], {}, picture_endings()
     for name in files:
-        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  Path takes long
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  Path is slow
         if ending in endings and (endings[ending] != "HEIF" or can_open(name, read)):
             names.append(name)
         elif _is_table(name):
@@ -143,9 +146,9 @@ def _is_table(name: str) -> bool:
 def _tables_above(root: Path) -> list[TableFile]:
     """Return the tables above a folder of pictures, the nearest first.
 
-    A metadata.csv is not among them: it belongs to the pictures beside it.
+    A metadata.csv is left out: it belongs to the pictures beside it.
     """
-    above = Path(os.path.abspath(root)).parents[:2]  # noqa: PTH100  not where a link leads
+    above = Path(os.path.abspath(root)).parents[:2]  # noqa: PTH100  resolve follows links
     folders = [folder / name for folder in above for name in ("", "Anno", "Eval")]
     paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
     found = [path for path in paths if _is_table(path.name) and path.is_file()]
@@ -162,7 +165,7 @@ def _in_zip(path: Path, tables: list[TableFile]) -> Pictures:
         archive, lock = zipfile.ZipFile(path), threading.Lock()
         members = {file.filename: file for file in archive.infolist() if not file.is_dir()}
         if members:
-            archive.open(next(iter(members))).close()  # fails where a password is needed
+            archive.open(next(iter(members))).close()  # fails if a password is needed
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is damaged ({error}): fetch the file again") from error
     except (RuntimeError, UnicodeDecodeError) as error:
@@ -188,6 +191,7 @@ def _in_zip(path: Path, tables: list[TableFile]) -> Pictures:
 
 
 def _in_parquet(folder: Path, files: Sequence[str], tables: list[TableFile]) -> Pictures:
+    """Return the pictures in parquet files. Raises UserError as ParquetFiles does."""
     opened = ParquetFiles(folder, files)
     stamp = _digest([_status(folder / name) for name in files])
     tables = [*tables, TableFile("attributes.parquet", "", opened.table)]
@@ -195,9 +199,9 @@ def _in_parquet(folder: Path, files: Sequence[str], tables: list[TableFile]) -> 
 
 
 def _status(path: str | Path) -> tuple[int, int]:
-    """Return the size and the time of a file, or -1 for a broken link."""
+    """Return size (bytes) and modification time (ns) of a file; -1, -1 for a broken link."""
     try:
-        status = os.stat(path)  # noqa: PTH116  Path takes twice the time
+        status = os.stat(path)  # noqa: PTH116  Path.stat takes twice the time
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns

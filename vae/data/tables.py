@@ -1,4 +1,4 @@
-"""The tables of a data set: attributes, splits and people, and the row of each picture."""
+"""Read the tables of a data set (attributes, splits, people); find the row of each picture."""
 
 import csv
 import io
@@ -22,25 +22,25 @@ SPLIT_WORDS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "tes
 ABOVE = ".."
 """The folder of a table that lies above --data: it may belong to other pictures."""
 _NOTHING = -(2**62)
-"""The code of a cell without a meaning."""
+"""The code of a cell that has no meaning for a kind of table."""
 
 
 class Kind(NamedTuple):
     """A kind of table: the names of its files, and the meaning of its cells."""
 
-    what: str
-    files: tuple[str, ...]
-    columns: tuple[str, ...]  # the names of its column in another kind of table
-    words: dict[str, int]
-    numbers: range
+    what: str  # its name in messages
+    files: tuple[str, ...]  # patterns of the names of its files, in lower case
+    columns: tuple[str, ...]  # names of a column of this kind in any table
+    words: dict[str, int]  # the code of each word
+    numbers: range  # the codes that a cell may have
 
     def is_name_of(self, file: str) -> bool:
-        """Return whether a file is named as a table of this kind."""
+        """Return whether the name of a file is that of a table of this kind."""
         name = file.rpartition("/")[2].lower()
         return any(fnmatch(name, pattern) for pattern in self.files)
 
     def code(self, cell: str) -> int:
-        """Return the number that the text of a cell stands for, or _NOTHING."""
+        """Return the code of the text of a cell, or _NOTHING."""
         text = cell.strip().lower()
         try:
             number = float(self.words.get(text, text))
@@ -63,7 +63,7 @@ KINDS = (ATTRIBUTES, SPLITS, PEOPLE)
 
 
 class TableFile(NamedTuple):
-    """A table that was found and is not read yet."""
+    """A table that was found but not yet read."""
 
     name: str
     folder: str  # relative to the source of the pictures, or ABOVE
@@ -79,7 +79,7 @@ class Table:
     folder: str  # of its TableFile
     names: list[str]  # of the pictures, as in the table, with forward slashes
     header: list[str]  # the names of the other columns, "" where there is none
-    texts: list[str]  # the different texts in the cells
+    texts: list[str]  # the distinct texts of the cells
     cells: np.ndarray  # (rows, columns), each an index into texts
 
     def codes(self, kind: Kind) -> np.ndarray:
@@ -87,16 +87,18 @@ class Table:
         return np.array([kind.code(text) for text in self.texts], np.int64)[self.cells]
 
     def holds(self, kind: Kind) -> bool:
-        """Return whether the table is of this kind, or has a column of it."""
+        """Return whether the table is of this kind or has a column of this kind."""
         return kind is self.kind or any(name.lower() in kind.columns for name in self.header)
 
     def column(self, kind: Kind) -> np.ndarray:
-        """Return the column of splits or people, (rows,): by its name, else the first that fits.
+        """Return the codes of the column of splits or people, (rows,) int64.
+
+        The column is found by its name. If no name fits, it is the column with the most codes.
 
         Raises UserError if a cell has no meaning.
         """
         codes = self.codes(kind)
-        named = [at for at, name in enumerate(self.header) if name.lower() in kind.columns]
+        named = [i for i, name in enumerate(self.header) if name.lower() in kind.columns]
         column = codes[:, named[0] if named else (codes == _NOTHING).sum(0).argmin()]
         if (column == _NOTHING).any():
             row = self.names[(column == _NOTHING).argmax()]
@@ -104,7 +106,7 @@ class Table:
         return column
 
     def attributes(self) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Return the columns of yes and no by name, each (rows,) bool, and the other names.
+        """Return the yes/no columns by name, each (rows,) bool, and the names of the others.
 
         Raises UserError if a column has -1, 0 and 1, or if two attributes have the same name.
         """
@@ -123,9 +125,9 @@ class Table:
 
 
 def read_table(files: Sequence[TableFile]) -> Table:
-    """Return the rows of files with the same columns as one table.
+    """Return one table with the rows of all files, which must have the same columns.
 
-    Raises UserError if they cannot be understood.
+    Raises UserError if a file cannot be understood or has other columns.
     """
     kind = next(kind for kind in KINDS if kind.is_name_of(files[0].name))
     header, names, cells = None, [], array("i")
@@ -138,8 +140,9 @@ def read_table(files: Sequence[TableFile]) -> Table:
         for row in rows:
             if len(row) != len(header):
                 count = f"{len(row)} cells in the row of {row[0]}, expected {len(header)}"
-                cut = ": fetch the file again" if next(rows, None) is None else ""
-                raise UserError(f"{file.name} has {count}{cut}")
+                # the last row may be short because the download was incomplete
+                advice = ": fetch the file again" if next(rows, None) is None else ""
+                raise UserError(f"{file.name} has {count}{advice}")
             path = row.pop(name_at).strip().replace("\\", "/").removeprefix("./")
             names.append(f"{file.folder}/{path}" if file.folder else path)
             cells.extend(map(numbers.__getitem__, row))
@@ -150,19 +153,19 @@ def read_table(files: Sequence[TableFile]) -> Table:
 
 
 def _open_table(file: TableFile, kind: Kind) -> tuple[list[str], int, Iterator[list[str]]]:
-    """Return the title of each column, the number of the column of names, and the rows."""
+    """Return the title of each column, the index of the column of file names, and the rows."""
     rows = _read_rows(file)
     titles = next(rows, [])
     if any(kind.code(cell) != _NOTHING for cell in titles):  # there is no header
         titles, rows = [""] * len(titles), itertools.chain([titles], rows)
     first = next(rows, [])
     endings = tuple(picture_endings())
-    named = [at for at, cell in enumerate(first) if cell.lower().endswith(endings)]
+    named = [i for i, cell in enumerate(first) if cell.lower().endswith(endings)]
     name_at = named[0] if named else 0
     while first[-1:] != [""] and titles[-1:] == [""]:  # CelebA's header ends with a separator
         titles.pop()
-    # CelebA's header lacks the first cell. Where the other cells are texts, the rows are longer for
-    # another reason: a text with a delimiter in it.
+    # CelebA's header has no cell above the file names, so it is shorter than a row. If a row has
+    # texts, another reason is likely: a delimiter in a text. Then read_table refuses the row.
     others = first[:name_at] + first[name_at + 1 :]
     if all(map(_is_value, others)):
         titles = [""] * (len(first) - len(titles)) + titles
@@ -170,22 +173,23 @@ def _open_table(file: TableFile, kind: Kind) -> tuple[list[str], int, Iterator[l
 
 
 def _is_value(cell: str) -> bool:
+    """Return whether a cell is empty, a number, or a word that has a code."""
     is_number = re.fullmatch(r"[-+.\d]*", cell)
     return bool(is_number) or any(kind.code(cell) != _NOTHING for kind in KINDS)
 
 
 def _read_rows(file: TableFile) -> Iterator[list[str]]:
-    """Yield the rows of a table, without empty lines and a first line with their number.
+    """Yield the rows of a table. Skips empty lines, and a first line with the number of rows.
 
     Raises UserError if the file cannot be read.
     """
     try:
         content = file.read()
         is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        # file names need not be UTF-8: os.listdir decodes them in the same way
+        # file names need not be UTF-8: decode them as os.listdir does
         text = content.decode("utf-16" if is_utf_16 else "utf-8-sig", "surrogateescape")
         lines = io.StringIO(re.sub(r"^\s*\d+[ \t,;]*[\r\n]", "", text), newline=None)
-        # not csv.Sniffer, which fails on short tables
+        # csv.Sniffer would fail on short tables
         widths = {delimiter: _usual_width(text, delimiter) for delimiter in ",;\t|"}
         delimiter = max(widths, key=widths.get)
         if widths[delimiter] > 1:
@@ -207,7 +211,7 @@ def _usual_width(text: str, delimiter: str) -> int:
 
 
 def by_stem(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the pictures by their file names in lower case without the endings."""
+    """Return the pictures grouped by file name, in lower case and without the ending."""
     pictures = defaultdict(list)
     for name in names:
         pictures[_stem(name)].append(name)
@@ -215,9 +219,10 @@ def by_stem(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def match(table: Table, pictures: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Return the row of each picture that has one, of pictures by_stem.
+    """Return the row number of each picture that has a row. pictures come from by_stem.
 
-    A row is a picture's by path, else by file name, else by file name without the ending.
+    A row fits a picture if their file names agree, apart from case and ending. Among several that
+    fit, one with equal case and ending is preferred, then one with more equal folders.
 
     Raises UserError if a row fits two pictures equally, or if two rows fit one picture equally.
     """
@@ -240,12 +245,12 @@ def match(table: Table, pictures: Mapping[str, Sequence[str]]) -> dict[str, int]
 def _stem(name: str) -> str:
     """Return the file name in lower case, without the ending of a picture."""
     file = unicodedata.normalize("NFC", name).casefold().rpartition("/")[2]
-    stem, _, ending = file.rpartition(".")  # Path takes long
+    stem, _, ending = file.rpartition(".")  # Path is slow
     return stem if "." + ending in picture_endings() or ending == "heic" else file
 
 
 def _nearest(table: Table, row: str, names: Sequence[str]) -> str:
-    """Return the picture that agrees most with a row."""
+    """Return the picture that agrees most with a row. Raises UserError if two agree equally."""
     *_, second, best = sorted(names, key=lambda name: _agreement(name, row))
     if _agreement(best, row) == _agreement(second, row):
         raise UserError(
@@ -256,7 +261,7 @@ def _nearest(table: Table, row: str, names: Sequence[str]) -> str:
 
 
 def _agreement(name: str, row: str) -> tuple[bool, int]:
-    """Return whether the file names are equal, and how many of the last folders are."""
+    """Return whether the file names are equal, and the number of equal folders above them."""
     paths = (unicodedata.normalize("NFC", f"/{path}") for path in (name, row))
     (file, *folders), (other_file, *other_folders) = (path.split("/")[::-1] for path in paths)
     equal = [one == other for one, other in zip(folders, other_folders, strict=False)]

@@ -12,9 +12,10 @@ from vae.data.synthetic.portrait import draw_face
 from vae.errors import UserError
 from vae.files import whole_file, write_text
 
-VERSION = 2  # of the drawing: a data set of another version is replaced
+VERSION = 2  # of the drawings; a data set of another version is drawn again
 
-# The probability of each attribute where no other attribute excludes it. Other names are never set.
+# The probability of each attribute if no other attribute excludes it. _draw_row also sets the hair
+# colours and No_Beard. The remaining attributes are never set.
 FREQUENCIES = {
     "Big_Nose": 0.25,
     "Bushy_Eyebrows": 0.2,
@@ -43,7 +44,7 @@ def draw_attributes(count: int, seed: int) -> np.ndarray:
     - only men have Bald, Goatee and Mustache, only women have Wearing_Lipstick;
     - Bald excludes Bangs and every hair colour;
     - Wearing_Hat excludes Bald and Bangs, which a hat would hide;
-    - hair has at most one colour: one head in twenty is red, for which CelebA has no name;
+    - hair has at most one colour; one in twenty is red, which is not an attribute of CelebA;
     - No_Beard means neither Goatee nor Mustache.
 
     Face i depends on seed and i only.
@@ -74,9 +75,9 @@ def _generator(seed: int, index: int, purpose: str) -> np.random.Generator:
 def write_synthetic(root: Path, count: int = 4000, seed: int = 0) -> None:
     """Write count synthetic faces into root in CelebA's layout, unless they are there already.
 
-    Writes img_align_celeba/000001.jpg ..., list_attr_celeba.txt, list_eval_partition.txt (the first
-    80 % train, the next 10 % val, the rest test) and finally .synthetic.json: a set without it
-    is incomplete and is drawn again.
+    Writes img_align_celeba/000001.jpg ..., list_attr_celeba.txt and list_eval_partition.txt (the
+    first 80 % train, the next 10 % val, the rest test). .synthetic.json is written last: a data set
+    without it is incomplete and is drawn again.
 
     Raises UserError if count < 10.
     """
@@ -97,7 +98,7 @@ def write_synthetic(root: Path, count: int = 4000, seed: int = 0) -> None:
         with whole_file(folder / names[i]) as partial:
             draw_face(attributes[i], _generator(seed, i, "picture")).save(partial, quality=92)
 
-    with ThreadPoolExecutor() as pool:  # some draw while others wait for the disk
+    with ThreadPoolExecutor() as pool:  # some threads draw while others wait for the disk
         list(tqdm(pool.map(draw, range(count)), "drawing faces", count, unit="face", disable=None))
     rows = zip(names, np.where(attributes, " 1", "-1"), strict=True)
     head = [str(count), " ".join(ATTRIBUTE_NAMES)]

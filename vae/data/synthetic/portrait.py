@@ -1,6 +1,6 @@
-"""One synthetic face: a flat drawing in CelebA's frame, made of smooth outlines and lines.
+"""Draw one synthetic face in CelebA's frame from smooth outlines and lines in flat colours.
 
-Points are (x, y) pixels of an upright face: x from its middle, y from the top of the frame.
+Points are (x, y) in pixels of an upright face: x from its middle, y from the top of the frame.
 """
 
 import colorsys
@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
 
 FACE_SIZE = (178, 218)
-_EYES = complex(89, 111)  # the middle between the eyes, where CelebA aligns it
-_ENLARGED = 3  # shapes are drawn this many times larger, then reduced: antialiasing
+_EYES = complex(89, 111)  # the point between the eyes, where CelebA's alignment puts it
+_ENLARGED = 3  # for antialiasing, the picture is drawn this many times larger, then reduced
 
-# Colours are red, green and blue in 0..255. Those of a list are mixed between neighbours.
+# Colours are red, green and blue in 0..255. _mix interpolates between the colours of a list.
 _SKIN = [(244, 198, 168), (232, 180, 144), (210, 154, 116), (174, 118, 82), (126, 82, 56)]
 _SKIN += [(84, 54, 40)]
 _PALE_SKIN = [(255, 230, 214), (253, 220, 200)]
@@ -24,14 +24,14 @@ _HAIR = {
     "Brown_Hair": [(64, 38, 24), (112, 70, 42)],
     "Blond_Hair": [(200, 154, 82), (240, 210, 134)],
     "Gray_Hair": [(132, 132, 136), (204, 204, 206)],
-    "": [(140, 56, 28), (188, 86, 40)],  # red, for which CelebA has no name
+    "": [(140, 56, 28), (188, 86, 40)],  # red, which is not an attribute of CelebA
 }
 _IRIS = [(88, 132, 170), (98, 116, 66), (108, 70, 36), (62, 40, 24)]
 _ROUGE = [(196, 26, 44), (210, 60, 100), (160, 14, 60)]
 _FRAMES = [(20, 20, 24), (76, 40, 22), (130, 22, 34), (28, 40, 92)]
 _INK, _WHITE = np.array([38, 22, 20]), np.array([250, 248, 244])
 
-# lift above the skull, y of the end, radius of curls (0: straight hair)
+# height above the skull, y of the lower end, radius of the curls (0: straight hair)
 _MALE_STYLES = [(3, 96, 0), (8, 102, 0), (11, 104, 0), (9, 106, 5), (15, 118, 6), (9, 150, 0)]
 _FEMALE_STYLES = [(8, 104, 0), (10, 158, 0), (9, 240, 0), (12, 240, 0), (12, 200, 7), (18, 132, 7)]
 
@@ -39,8 +39,8 @@ _FEMALE_STYLES = [(8, 104, 0), (10, 158, 0), (9, 240, 0), (12, 240, 0), (12, 200
 def draw_face(attributes: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """Draw the face that one row of attributes (40,) bool describes. Returns 178 x 218 RGB.
 
-    With the same generator state, two rows that differ in one attribute give one face but for it:
-    every part takes its random numbers first, whatever the attributes are.
+    With the same generator state, two rows that differ in one attribute give faces that differ only
+    in this attribute: the parts take the same random numbers, whatever the attributes are.
     """
     face = _Face(attributes, rng)
     hair = _hair_outlines(face)
@@ -58,7 +58,7 @@ def draw_face(attributes: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 
 class _Face:
-    """What the parts of a face share, and the large picture on which they are drawn."""
+    """The sizes and colours that the parts of a face share, and the picture they are drawn on."""
 
     def __init__(self, attributes: np.ndarray, rng: np.random.Generator) -> None:
         self.has = dict(zip(ATTRIBUTE_NAMES, attributes, strict=True))
@@ -68,27 +68,28 @@ class _Face:
         self._exposure, self._warmth, self.light = self.random((0.84, 1), 0.035, 1)
         self.width, self.top = self.random((37.5, 43), (40, 46))  # half the width, at the eyes
         self.chin, self.mouth = self.random((174, 182), (151, 154))
-        depth, tone, other = self.random((0, 1), (0, 1), (0, len(_HAIR)))
+        depth, tone, brow_colour = self.random((0, 1), (0, 1), (0, len(_HAIR)))
         self.skin = _mix(_PALE_SKIN if self.has["Pale_Skin"] else _SKIN, depth)
         self.shade, self.line = self.skin * (0.87, 0.79, 0.76), self.skin * (0.7, 0.57, 0.53)
-        brows = list(_HAIR)[int(other)] if self.has["Bald"] else ""
-        self.hair = _mix(_HAIR[next(filter(self.has.get, _HAIR), brows)], tone)
-        seen = np.abs(self.hair * 0.8 - self.skin).max() > 45  # on this skin
-        self.beard = self.hair * 0.8 if seen else self.skin * 0.5  # and the brows
+        # the brows of a bald face need a colour, too
+        default = list(_HAIR)[int(brow_colour)] if self.has["Bald"] else ""
+        self.hair = _mix(_HAIR[next(filter(self.has.get, _HAIR), default)], tone)
+        is_visible = np.abs(self.hair * 0.8 - self.skin).max() > 45  # on this skin
+        self.beard = self.hair * 0.8 if is_visible else self.skin * 0.5  # also of the brows
         self._picture = Image.new("RGB", (FACE_SIZE[0] * _ENLARGED, FACE_SIZE[1] * _ENLARGED))
         self._pen, self._brush = (ImageDraw.Draw(self._picture, mode) for mode in ("RGB", "RGBA"))
 
     def random(self, *ranges: tuple[float, float] | float) -> list[float]:
-        """Return a uniform number for each range; one number means the range around 0."""
+        """Return a uniform number for each range. A single number r means the range (-r, r)."""
         lows, highs = zip(*(r if isinstance(r, tuple) else (-r, r) for r in ranges), strict=True)
         return self._rng.uniform(lows, highs).tolist()
 
     def random_colour(self) -> np.ndarray:
-        """Return a colour as clothes and walls have it."""
+        """Return a random colour for clothes or a wall."""
         return 255 * np.array(colorsys.hsv_to_rgb(*self.random((0, 1), (0, 0.5), (0.2, 0.95))))
 
     def fill(self, outline, colour, depth=0.0, opacity=1.0, mirror=False) -> None:
-        """Fill a smooth outline through points (N, 2), with mirror that of the other side too.
+        """Fill a smooth outline through points (N, 2). mirror fills the outline at -x, too.
 
         Points of larger depth move more when the head turns. A point given twice is a corner.
         """
@@ -97,13 +98,13 @@ class _Face:
             (self._pen if opacity == 1 else self._brush).polygon(placed, rgba)
 
     def stroke(self, line, colour, width, depth=0.0, mirror=False) -> None:
-        """Draw a smooth line through points (N, 2), with mirror that of the other side too."""
+        """Draw a smooth line through points (N, 2). mirror draws the line at -x, too."""
         rgb, pixels = tuple(np.asarray(colour).astype(int).tolist()), round(width * _ENLARGED)
         for placed in self._place([line[0], *line, line[-1]], depth, mirror):
             self._pen.line(placed, rgb, pixels, joint="curve")
 
     def _place(self, points: list, depth: float, mirror: bool) -> Iterator[list[float]]:
-        """Smooth, turn, roll, scale and shift a line. Yields its large x, y, x, y ..."""
+        """Smooth, turn, roll, scale and shift a line. Yields its x, y, x, y ... when enlarged."""
         smooth = _smooth(points)
         for side in (1, -1) if mirror else (1,):
             x = smooth[:, 0] * side + self._yaw * (depth - 0.08 * np.abs(smooth[:, 0]))
@@ -111,7 +112,7 @@ class _Face:
             yield (placed * _ENLARGED).view(float).tolist()
 
     def lit_picture(self) -> Image.Image:
-        """Return the picture in its size and its light, which is brighter on one side."""
+        """Return the picture at FACE_SIZE, lit so that one side is brighter than the other."""
         pixels = np.asarray(self._picture.reduce(_ENLARGED), dtype=np.float32)
         side = 1 + 0.1 * self.light * np.linspace(-1, 1, FACE_SIZE[0], dtype=np.float32)[:, None]
         light = side * np.float32([1 + self._warmth, 1, 1 - self._warmth]) * self._exposure
@@ -119,7 +120,7 @@ class _Face:
 
 
 def _hair_outlines(face: _Face) -> tuple[list, list, float]:
-    """Return half of the outline of the hair from the top down, the hairline, and curls."""
+    """Return half the outline of the hair, top down, the hairline, and the radius of curls."""
     number, stretch, part, line, spread = face.random((0, 6), (0.8, 1.25), 16, (58, 66), (54, 72))
     male, w, top = face.has["Male"], face.width, face.top
     lift, end, curl = (_MALE_STYLES if male else _FEMALE_STYLES)[int(number)]
@@ -161,7 +162,7 @@ def _draw_behind(face: _Face, hair: tuple[list, list, float]) -> None:
 
 
 def _draw_head(face: _Face) -> None:
-    """Draw the ears, the head with a shaded and a lit side, rosy cheeks, and lines of age."""
+    """Draw the ears, the head with a shaded and a lit side, rosy cheeks, and wrinkles."""
     w, chin, male = face.width, face.chin + 3 * face.has["Male"], face.has["Male"]
     face.fill(_ellipse(w, 118, 5.5, 12), face.shade, -6, mirror=True)
     face.fill(_ellipse(w + 1, 118, 2.2, 7), face.line, -6, 0.5, mirror=True)
@@ -184,7 +185,7 @@ def _draw_head(face: _Face) -> None:
 
 
 def _draw_eyes(face: _Face) -> None:
-    """Draw eyes with one gaze, and brows."""
+    """Draw the eyes, which look in the same direction, and the brows."""
     male, bushy = face.has["Male"], face.has["Bushy_Eyebrows"]
     width, height, slant, gaze = face.random((9.3, 11), (3.8, 5.2), (-0.6, 1.4), 1.2)
     hue, y, arch, thick = face.random((0, 1), (99, 102), (0.5, 3.5), (2.4, 3.4))
@@ -231,17 +232,17 @@ def _draw_beard(face: _Face) -> None:
 
 
 def _draw_mouth(face: _Face) -> None:
-    """Draw lips that rest, or smile and show teeth; in an open mouth the teeth are apart."""
+    """Draw the lips. Show teeth in a smile, and teeth above a dark gap in an open mouth."""
     reach, full, rouge = face.random((15.5, 17.5), (0.8, 1.2), (0, 1))
     smile, is_open = face.has["Smiling"], face.has["Mouth_Slightly_Open"]
     lips = _mix([face.skin * (0.84, 0.64, 0.62), (176, 98, 94)], 0.45)
     lips = _mix(_ROUGE, rouge) if face.has["Wearing_Lipstick"] else lips
     reach, y = reach + 8 * smile - 2 * (is_open and not smile), face.mouth - 5 * smile
     full *= (0.85 if face.has["Male"] else 1.1) * (0.8 if smile else 1)
-    sag = 8.5 * smile  # of the lips, from the corners to the middle
+    sag = 8.5 * smile  # the middle of the lips is this far below their corners
     gap = (5.5 + 4 * is_open) if smile else 7 * is_open
     x = np.array([-1, -0.58, -0.22, 0, 0.22, 0.58, 1]) * reach
-    # the four edges of the lips, from above to below, in steps from the corner to the middle
+    # y of the four edges of the lips, from top to bottom, at four points from corner to middle
     edges = np.outer((sag, sag, sag + gap, sag + gap), (0, 0.67, 0.95, 1))
     edges += full * np.array([(0, -2.4, -4.2, -3.2), (0,) * 4, (0,) * 4, (0, 3.4, 5.4, 5.6)])
     above, top, bottom, below = (np.stack([x, y + np.append(e, e[2::-1])], 1) for e in edges)
@@ -304,13 +305,13 @@ def _draw_glasses(face: _Face) -> None:
 
 
 def _both(half: list[tuple[float, float]]) -> np.ndarray:
-    """Close half an outline, given from the middle x = 0 outwards, over both sides."""
+    """Return the closed outline of a half, whose points go from the middle, x = 0, outwards."""
     right = np.array(half, dtype=float)
     return np.concatenate([right, right[right[:, 0] > 0][::-1] * (-1, 1)])
 
 
 def _ellipse(x: float, y: float, radius_x: float, radius_y: float) -> np.ndarray:
-    """Return an outline (12, 2)."""
+    """Return 12 points of an ellipse, (12, 2)."""
     angles = np.arange(12) * np.pi / 6
     return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
 

@@ -40,7 +40,7 @@ class TrainConfig:
     flip: bool = option(True, "mirror training images at random", fixed=True)
     warp: float = option(
         0.0,
-        "fraction of images warped in training: turned, scaled, shifted a little",
+        "fraction of training images that are turned, scaled, shifted and bent",
         at_least=0,
         at_most=1,
         fixed=True,
@@ -90,16 +90,24 @@ class TrainConfig:
         0, "passes to train the refiner after the VAE; 0: none", at_least=0
     )
     refiner_channels: tuple[int, ...] = option(
-        (32, 64, 128), "widths of its levels, multiples of 8", at_least=8, at_most=65536, fixed=True
+        (32, 64, 128),
+        "widths of the refiner's levels, multiples of 8",
+        at_least=8,
+        at_most=65536,
+        fixed=True,
     )
-    refiner_noise: float = option(0.15, "its noise, in pixels of 0 .. 1", above=0, fixed=True)
-    refiner_learning_rate: float = option(1e-3, "Adam's learning rate, at the peak", above=0)
+    refiner_noise: float = option(
+        0.15, "standard deviation of the refiner's noise, for pixels in 0 .. 1", above=0, fixed=True
+    )
+    refiner_learning_rate: float = option(1e-3, "the refiner's, at the peak", above=0)
 
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
     temperature: float = option(1.0, "multiplies the noise of samples", at_least=0)
-    refine_steps: int = option(8, "steps of the refiner", at_least=0)
-    refine_strength: float = option(0.6, "how far to go to the refined face, 0 to 1", at_least=0)
+    refine_steps: int = option(8, "steps of the refiner", at_least=1)
+    refine_strength: float = option(
+        0.6, "fraction of the way to the refined face", at_least=0, at_most=1
+    )
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise", at_least=0, below=2**63, fixed=True)
@@ -114,8 +122,16 @@ class TrainConfig:
     save_every_epochs: int = option(1, "epochs between checkpoints", at_least=1)
 
     def __post_init__(self) -> None:
-        levels = len(self.refiner_channels) if self.refiner_epochs else 0
-        _require_even_halves(self.image_size, max(len(self.channels), levels))
+        _require_even_halves(self.image_size, len(self.channels))
+        multiple = 2 ** len(self.refiner_channels)
+        if self.refiner_epochs and self.image_size % multiple:
+            needed = (
+                f"{len(self.refiner_channels)} levels need --image-size a multiple of {multiple}"
+            )
+            raise ValueError(f"--refiner-channels: {needed}; got {self.image_size}")
+        values = 3 * self.image_size**2
+        if self.architecture == "skip" and self.latent_dim > values:
+            raise ValueError(f"--latent-dim must be at most {values} with --architecture skip")
         if any(width % 8 for width in self.refiner_channels):
             raise ValueError("--refiner-channels must be multiples of 8")
         if self.run_dir is not None and self.resume is not None:
@@ -150,7 +166,7 @@ class GenerateConfig:
     """generate.py."""
 
     checkpoint: str | None = option(
-        None, "checkpoint, run folder, or pretrained; default: the newest run"
+        None, "checkpoint, run folder, or pretrained; default: the newest run, else pretrained"
     )
     data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
@@ -169,8 +185,10 @@ class GenerateConfig:
 
     # Refiner
     refine: bool = option(True, "refine faces where the checkpoint has a refiner")
-    refine_steps: int | None = option(None, "steps; default: the run's", at_least=1)
-    refine_strength: float | None = option(None, "0 to 1; default: the run's", at_least=0)
+    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
+    refine_strength: float | None = option(
+        None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1
+    )
 
     # Output
     output: str | None = option(None, "picture to write; default: in the run's folder")
@@ -192,7 +210,7 @@ class ManipulateConfig:
     """manipulate.py."""
 
     checkpoint: str | None = option(
-        None, "checkpoint, run folder, or pretrained; default: the newest run"
+        None, "checkpoint, run folder, or pretrained; default: the newest run, else pretrained"
     )
     data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
@@ -219,8 +237,10 @@ class ManipulateConfig:
 
     # Refiner
     refine: bool = option(True, "refine faces where the checkpoint has a refiner")
-    refine_steps: int | None = option(None, "steps; default: the run's", at_least=1)
-    refine_strength: float | None = option(None, "0 to 1; default: the run's", at_least=0)
+    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
+    refine_strength: float | None = option(
+        None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1
+    )
 
     # Output
     gif: bool = option(False, "also write each sweep as a GIF")
@@ -243,7 +263,7 @@ class EvaluateConfig:
     """evaluate.py."""
 
     checkpoint: str | None = option(
-        None, "checkpoint, run folder, or pretrained; default: the newest run"
+        None, "checkpoint, run folder, or pretrained; default: the newest run, else pretrained"
     )
     data: str | None = option(None, "data set; default: where the run found it")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
@@ -255,8 +275,10 @@ class EvaluateConfig:
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
     refine: bool = option(True, "measure refined faces too, where the checkpoint has a refiner")
-    refine_steps: int | None = option(None, "steps; default: the run's", at_least=1)
-    refine_strength: float | None = option(None, "0 to 1; default: the run's", at_least=0)
+    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
+    refine_strength: float | None = option(
+        None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1
+    )
     fid_weights: str | None = option(None, "torch-fidelity's Inception weights, to measure FID")
     samples: int = option(10_000, "samples for FID; maximum for the judge's features", at_least=4)
     judges: str | None = option(None, "folder of train_judge.py; default: that of the run's data")

@@ -51,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(config.output or run.folder / f"{name}.json")
     require_writable(output)
     trained = run.checkpoint.config
-    scale = trained["temperature"] if config.temperature is None else config.temperature
-    config = replace(config, prior=config.prior or trained["prior"], temperature=scale)
+    names = ("prior", "temperature", "refine_steps", "refine_strength")
+    asked = {name: getattr(config, name) for name in names}
+    config = replace(
+        config, **{name: trained[name] if one is None else one for name, one in asked.items()}
+    )
     rows = run.faces.rows(config.split)
     if config.edits:
         report_edits(run, config, rows, output)
@@ -63,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report_model(run: Run, config: EvaluateConfig, rows: np.ndarray, output: Path) -> None:
     """Measure the model itself; print and write the report."""
     # first what a mistake in a flag would stop: it is found before the long work
-    report = {"protocol": describe(run, config, rows), "samples": measure_fid(run, config, rows)}
     judge = find_judge(run, config)
+    report = {"protocol": describe(run, config, rows), "samples": measure_fid(run, config, rows)}
     pca = fit_baseline(run)
     mu, logvar = run.encode(run.images(rows, "encoding"))
     report |= measure_images(run, config, rows, mu)
@@ -131,6 +134,9 @@ def describe(run: Run, config: EvaluateConfig, rows: np.ndarray) -> Section:
         "image_size": run.arch["image_size"],
         "prior": config.prior,
         "temperature": config.temperature,
+        "refined": run.refiner is not None and config.refine,
+        "refine_steps": config.refine_steps,
+        "refine_strength": config.refine_strength,
         "seed": config.seed,
     }
 
@@ -145,7 +151,7 @@ def measure_fid(run: Run, config: EvaluateConfig, rows: np.ndarray) -> Section:
     if config.fid_weights is None:
         return {"not_measured": "FID needs --fid-weights, torchmetrics and torch-fidelity"}
     metric = load_fid(Path(config.fid_weights), run.device)
-    samples = (run.decode(z) for z in draw_codes(run, config, config.samples).split(128))
+    samples = refined(run, config, draw_codes(run, config, config.samples))
     fid = inception_distance(metric, run.images(rows, "features of faces"), samples)
     return {"fid": fid, "faces": len(rows), "samples": config.samples}
 
@@ -167,7 +173,7 @@ def measure_images(
     sections = {"likelihood": likelihood, "reconstruction": reconstruction}
     if run.refiner and config.refine:
         pairs = zip(refined(run, config, mu), run.images(rows, "refining"), strict=True)
-        sections["refined reconstruction"] = compare_images((x_hat, x.cpu()) for x_hat, x in pairs)
+        sections["refined_reconstruction"] = compare_images((x_hat, x.cpu()) for x_hat, x in pairs)
     return sections
 
 
@@ -175,7 +181,7 @@ def refined(run: Run, config: EvaluateConfig, z: Tensor) -> Iterator[Tensor]:
     """Yield the refined images of codes z in batches of 128."""
     for start in range(0, len(z), 128):
         part = z[start : start + 128]
-        yield run.draw(part, range(start, start + len(part)), config)
+        yield run.render(part, range(start, start + len(part)), config)
 
 
 def fit_baseline(run: Run) -> PCA | None:

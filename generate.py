@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def show_grid(config: GenerateConfig, run: Run, paths: Paths) -> list[Write]:
     """Return the writes of a grid of samples."""
     z = run.sample(config.seed, range(config.count), config.prior, config.temperature)
-    x = run.draw(z, range(len(z)), config)
+    x = run.render(z, range(len(z)), config)
     grid = partial(save_grid, x, paths["grid"], config.columns)
     return [grid, *single_faces(config, x, "grid")]
 
@@ -65,7 +65,7 @@ def show_reconstructions(config: GenerateConfig, run: Run, paths: Paths) -> list
         rows = np.random.default_rng(config.seed).permutation(run.faces.rows("val"))
         x = torch.cat(list(run.images(rows[: max(1, config.count // 2)]))).cpu()
     mu, _ = run.encode(x)
-    x_hat = run.draw(mu, range(len(mu)), config)
+    x_hat = run.render(mu, range(len(mu)), config)
     columns = min(config.columns, len(x))
     grid = partial(save_grid, above(x, x_hat, columns), paths["reconstructions"], columns)
     return [grid, *single_faces(config, x_hat, "reconstructions")]
@@ -88,7 +88,7 @@ def show_interpolation(config: GenerateConfig, run: Run, paths: Paths) -> list[W
     rows = ["lerp", "slerp"] * len(start)
     # all pictures between two codes are refined with the same noise
     numbers = np.repeat(range(len(start)), 2 * steps)
-    x = run.draw(z.flatten(0, 2), numbers, config).unflatten(0, (len(rows), steps))
+    x = run.render(z.flatten(0, 2), numbers, config).unflatten(0, (len(rows), steps))
     grid = partial(save_labelled_grid, x, paths["interpolation"], percentages, rows)
     return [grid, *single_faces(config, x.flatten(0, 1), "interpolation")]
 
@@ -112,7 +112,7 @@ def show_traversal(config: GenerateConfig, run: Run, paths: Paths) -> list[Write
     values = np.linspace(-3, 3, config.columns).tolist()
     z = traverse(run.statistics["mean"], dimensions, values)
     columns, rows = [f"{value:+.1f}" for value in values], [f"z{one}" for one in dimensions]
-    x = run.draw(z.flatten(0, 1), [0] * z[..., 0].numel(), config).unflatten(0, z.shape[:2])
+    x = run.render(z.flatten(0, 1), [0] * z[..., 0].numel(), config).unflatten(0, z.shape[:2])
     grid = partial(save_labelled_grid, x, paths["traversal"], columns, rows)
     return [grid, *single_faces(config, x.flatten(0, 1), "traversal")]
 

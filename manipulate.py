@@ -163,7 +163,7 @@ def write_edit(
     """Write the picture of an edit, its GIF and its single faces; return the lines to print."""
     shape, labels = edit.codes.shape[:2], faces.labels
     numbers = [number for number in faces.numbers for _ in edit.columns]
-    x = run.draw(edit.codes.flatten(0, 1), numbers, config).unflatten(0, shape)
+    x = run.render(edit.codes.flatten(0, 1), numbers, config).unflatten(0, shape)
     rows, title = labels, f"{edit.title} ({describe_method(config)})"
     if edit.notes:
         rows = [f"{label}: {note}" for label, note in zip(labels, edit.notes, strict=True)]
@@ -171,7 +171,7 @@ def write_edit(
     lines = [save_labelled_grid(x, path, edit.columns, rows, title)]
     if config.gif:
         z = lerp(edit.codes[:, 0], edit.codes[:, -1], GIF_FRAMES)
-        frames = [run.draw(codes, faces.numbers, config) for codes in z.unbind(1)]
+        frames = [run.render(codes, faces.numbers, config) for codes in z.unbind(1)]
         lines.append(save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(labels))))
     if config.files:
         # such as 0-Smiling+1 and 0-arithmetic-after

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vae.checkpoint import Checkpoint, build_model, build_refiner, load_checkpoi
 from vae.data.batches import batches
 from vae.data.download import download
 from vae.data.faces import PackedFaces, load_config_faces
-from vae.device import pick_compile, pick_device, pick_precision, prepare_backend
+from vae.device import float64_device, pick_compile, pick_device, pick_precision, prepare_backend
 from vae.errors import Interrupted, RunStopped, StopSignal, UserError, script
 from vae.files import require_writable, write_csv, write_text
 from vae.flags import as_flag, read_flags
@@ -46,8 +47,10 @@ from vae.training.phases import RefinerTrainer, VAETrainer, residual_of
 from vae.training.statistics import training_statistics
 from vae.training.trainer import Trainer
 
-PART = 512
-"""number of training faces that a quick look takes"""
+FEW_FACES = 512
+"""number of training faces for the pictures' prior and the refiner's residual"""
+SAMPLING = ("prior", "temperature", "refine_steps", "refine_strength")
+"""settings that a finished run may change"""
 
 
 @script
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ranks.main_first():
         finished = resumed and is_finished(config, run_dir, resumed)
     if finished:
-        ranks.print(f"{run_dir} has finished all {resumed.epoch} epochs: nothing is missing")
+        ranks.print(f"{run_dir} is finished: nothing is missing")
         return
 
     # Load the faces
@@ -122,12 +125,16 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
         raise UserError(f"{path} has other settings than this code: {name}")
     config = read_flags(TrainConfig, argv, __doc__, **resumed.config)
     for entry in fields(TrainConfig):
+        if entry.name.startswith("refiner_") and not resumed.refiner:
+            continue
         old, new = resumed.config[entry.name], getattr(config, entry.name)
         if entry.metadata.get("fixed") and old != new:
             flag = as_flag(entry.name)
             raise UserError(f"the run has {flag} {old}; asked for {new}: start a new run")
-    begun = bool(resumed.training["steps"]) + (resumed.refiner or vars(resumed))["epoch"]
-    field = "refiner_epochs" if resumed.refiner else "epochs"
+    field, epoch = "epochs", resumed.epoch
+    if resumed.refiner:
+        field, epoch = "refiner_epochs", resumed.refiner["epoch"]
+    begun = epoch + bool(resumed.training["steps"])
     if getattr(config, field) < begun:
         given = f"{as_flag(field)} is {getattr(config, field)}"
         raise UserError(f"{given}, but the run has begun epoch {begun}")
@@ -167,9 +174,6 @@ def stored_config(config: TrainConfig) -> dict[str, Any]:
     return asdict(config) | {"run_dir": None, "resume": None, "download": False}
 
 
-SAMPLING = ("prior", "temperature", "refine_steps", "refine_strength")
-
-
 def is_finished(config: TrainConfig, run_dir: Path, resumed: Checkpoint) -> bool:
     """Return whether the run has had its epochs, and has the statistics that come at the end."""
     # what samples are drawn with is stored in best.pt
@@ -203,16 +207,17 @@ def new_vae_trainer(
 ) -> VAETrainer:
     """Return the trainer of a new VAE, or of a resumed one."""
     torch.manual_seed(config.seed)
-    names = ("architecture", "image_size", "channels", "latent_dim")
-    model = build({name: getattr(config, name) for name in names})
     if config.init is not None and not resumed:
         path = find_checkpoint(config.init)
         model = build_model(path, load_checkpoint(path), device)
-    elif config.architecture == "skip" and not resumed:
-        rows, label = faces.rows("train"), "principal components"
-        model.start_at(
-            fit_pca(lambda: batches(faces, rows, 512, device, label=label), config.latent_dim)
-        )
+    else:
+        names = ("architecture", "image_size", "channels", "latent_dim")
+        model = build({name: getattr(config, name) for name in names})
+    if config.architecture == "skip" and not resumed and config.init is None:
+        rows, place = faces.rows("train"), float64_device(device)
+        label = "principal components" if options["ranks"].is_main else None
+        images = partial(batches, faces, rows, 512, place, label=label)
+        model.start_at(fit_pca(images, config.latent_dim))
     trainer = VAETrainer(model, faces, config, device, **options)
     if resumed:
         trainer.load_state(resumed.training, resumed.weights, resumed.epoch)
@@ -231,12 +236,16 @@ def new_refiner_trainer(
     best = load_checkpoint(run_dir / BEST)
     vae = build_model(run_dir / BEST, best, device)
     torch.manual_seed(config.seed)
-    images = batches(faces, faces.rows("train")[:PART], device=device)
-    residual = residual_of(vae, images)
-    refiner = Refiner(config.image_size, config.refiner_channels, config.refiner_noise, residual)
-    if config.init is not None and not (resumed and resumed.refiner):
-        path = find_checkpoint(config.init)
-        refiner = build_refiner(path, load_checkpoint(path), device) or refiner
+    if resumed and resumed.refiner:
+        refiner = build_refiner(run_dir / LAST, resumed, device)
+    elif config.init is not None and (path := find_checkpoint(config.init)):
+        refiner = build_refiner(path, load_checkpoint(path), device)
+    else:
+        refiner = None
+    if refiner is None:
+        images = batches(faces, faces.rows("train")[:FEW_FACES], device=device)
+        sizes = (config.image_size, config.refiner_channels, config.refiner_noise)
+        refiner = Refiner(*sizes, residual_of(vae, images))
     trainer = RefinerTrainer(best, vae, refiner, faces, config, device, **options)
     if resumed and resumed.refiner:
         stored = resumed.refiner
@@ -263,7 +272,7 @@ def run_epochs(config: TrainConfig, trainer: Trainer, run_dir: Path, stop: StopS
         if trainer.ranks.is_main:
             print_epoch(trainer)
             save_epoch(config, trainer, run_dir)
-    stop.check(f"saved {run_dir}; --resume does the rest")
+    trainer.share_signal(stop, f"saved {run_dir}; --resume does the rest")
 
 
 def print_epoch(trainer: Trainer) -> None:
@@ -304,13 +313,13 @@ def save_epoch_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, su
     vae, faces = trainer.trained_vae, trainer.faces
     x = next(batches(faces, faces.rows("val")[:32]))
     mu, _ = encode_batches(vae, [x])
-    save_grid(above(x, trainer.draw(mu), 8), run_dir / f"reconstructions-{suffix}", 8)
-    rows = faces.rows("train")[:PART]
+    save_grid(above(x, trainer.render(mu), 8), run_dir / f"reconstructions-{suffix}", 8)
+    rows = faces.rows("train")[:FEW_FACES]
     images = batches(faces, rows, device=trainer.device, resident=trainer.resident)
     name = "standard" if config.prior == "standard" else "gaussian"
     prior = make_prior(name, latent_statistics(*encode_batches(vae, images)), config.latent_dim)
     z = prior.sample(config.seed, range(64), config.temperature)
-    save_grid(trainer.draw(z), run_dir / f"samples-{suffix}", 8)
+    save_grid(trainer.render(z), run_dir / f"samples-{suffix}", 8)
 
 
 def add_statistics(

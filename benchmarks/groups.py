@@ -2,8 +2,8 @@
 
     python -m benchmarks.groups pretrained --data data/celeba8k
 
-For the faces with each attribute of the table: their number, PSNR of what is decoded from mu, and how
-often OpenCV's cascade finds a face in the photograph, in the decoded face and in the refined one.
+For the faces with each attribute of the table: their number, PSNR of what is decoded from mu, and
+how often OpenCV's cascade finds a face in the photograph, in the decoded and in the refined face.
 """
 
 import argparse
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     print("| attribute | faces | PSNR, dB | found in the photograph | decoded | refined |")
     print("|---|---|---|---|---|---|")
-    for name, (decibels, count, shares) in sorted(lines.items(), key=lambda line: line[1][0]):
-        fractions = " | ".join(f"{share:.0%}" for share in shares)
-        print(f"| {name} | {count} | {decibels:.2f} | {fractions} |")
+    for name, (decibels, count, fractions) in sorted(lines.items(), key=lambda line: line[1][0]):
+        cells = " | ".join(f"{fraction:.0%}" for fraction in fractions)
+        print(f"| {name} | {count} | {decibels:.2f} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_checkpoint(args.run / BEST)
     if model.statistics is None:
         raise UserError(f"{args.run} has no latent statistics: finish it with --resume {args.run}")
-    refiner = model.refiner and model.refiner | {"weights": halved(model.refiner["weights"])}
-    records = {BEST: replace(model, weights=halved(model.weights), refiner=refiner)}
+    refiner = model.refiner and model.refiner | {"weights": to_float16(model.refiner["weights"])}
+    records = {BEST: replace(model, weights=to_float16(model.weights), refiner=refiner)}
     for name in ("guide.pt", "judge.pt"):
         judge = load_checkpoint(args.judges / name, JudgeCheckpoint)
         if judge.crop != model.crop or judge.digest != model.digest:
             raise UserError(f"{args.judges / name} was trained on other faces than {args.run}")
-        records[name] = replace(judge, weights=halved(judge.weights))
+        records[name] = replace(judge, weights=to_float16(judge.weights))
     for name, record in records.items():
         save_checkpoint(record, args.target / name)
     sizes = {name: (args.target / name).stat().st_size / 1e6 for name in records}
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{sum(sizes.values()):.1f} MB are more than {LARGEST}")
 
 
-def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_float16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights in 16 bits; whole numbers stay. Raises UserError if one is too large."""
     small = {name: one.half() if one.is_floating_point() else one for name, one in weights.items()}
     for name, one in small.items():

@@ -44,7 +44,8 @@ def test_a_report_contains_its_protocol(report):
         "seed": 0,
     }
     named = ("recipe", "likelihood", "beta", "prior", "temperature")
-    expected |= {name: checkpoint.config[name] for name in named}
+    named += ("refine_steps", "refine_strength")
+    expected |= {"refined": False} | {name: checkpoint.config[name] for name in named}
     expected |= {"faces": checkpoint.digest, "trained_on": checkpoint.digest}
     assert report["protocol"] == expected
 

@@ -87,7 +87,7 @@ def test_the_steps_and_the_strength_are_the_runs_unless_others_are_given(sharp):
 def test_a_run_without_a_refiner_shows_what_it_decodes(home):
     run, z = open_run("runs/celeba-32"), seeded_noise(0, range(3), 5)
     assert run.refiner is None
-    assert torch.equal(run.draw(z, range(3), GenerateConfig()), run.decode(z))
+    assert torch.equal(run.render(z, range(3), GenerateConfig()), run.decode(z))
 
 
 # Directions

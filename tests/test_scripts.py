@@ -150,7 +150,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(celeba):
 def test_a_finished_run_is_left_as_it_is(home, capsys):
     before = snapshot("runs")
     assert train.main(["--resume"]) == 0
-    assert "runs/celeba-32 has finished all 2 epochs: nothing is missing" in capsys.readouterr().out
+    assert "runs/celeba-32 is finished: nothing is missing" in capsys.readouterr().out
     assert snapshot("runs") == before
 
 
@@ -697,3 +697,17 @@ def test_a_run_with_a_refiner_whose_best_checkpoint_is_gone_gets_one_again(sharp
     Path("runs/celeba-32/best.pt").unlink()
     assert train.main(["--resume"]) == 0
     assert load_checkpoint(Path("runs/celeba-32/best.pt")).refiner["epoch"] == 1
+
+
+def test_a_refiner_from_another_run_resumes_as_the_same_network(sharp):
+    flags = ["--init", "runs/celeba-32", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
+    flags += ["--refiner-learning-rate", "1e-20", "--refiner-epochs"]
+    assert train.main([*flags, "1", "--run-dir", "parts"]) == 0
+    assert train.main(["--resume", "parts", "--refiner-epochs", "2"]) == 0
+    first, parts = (
+        load_checkpoint(Path(run, "last.pt")).refiner for run in ("runs/celeba-32", "parts")
+    )
+    assert parts["epoch"] == 2
+    assert parts["arch"] == first["arch"]
+    for name, weight in parts["weights"].items():
+        torch.testing.assert_close(weight, first["weights"][name], msg=name)

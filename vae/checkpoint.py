@@ -112,7 +112,9 @@ def build_refiner(path: Path, checkpoint: Checkpoint, device: torch.device) -> R
 
     Raises UserError if the weights do not fit.
     """
-    return checkpoint.refiner and _with_weights(path, checkpoint.refiner, device)
+    if checkpoint.refiner is None:
+        return None
+    return _with_weights(path, checkpoint.refiner, device)
 
 
 def _with_weights(path: Path, stored: dict[str, Any], device: torch.device) -> Any:

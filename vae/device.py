@@ -100,6 +100,11 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """Return device, or the CPU where device has no float64 (mps)."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return the memory layout in which convolutions are fastest on device."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last

@@ -62,7 +62,12 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where pictures go: the folder of the checkpoint; for the pretrained one in RUNS."""
-        return RUNS / "pretrained" if self.path.parent == PRETRAINED else self.path.parent
+        return RUNS / "pretrained" if self.is_pretrained else self.path.parent
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether this is the model that comes with the repository."""
+        return self.path.parent.resolve() == PRETRAINED.resolve()
 
     @property
     def arch(self) -> dict[str, Any]:
@@ -116,7 +121,7 @@ class Run:
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the decoded images (N, 3, S, S) in [0, 1] of codes z (N, D)."""
-        return decode_codes(self.model, z).clamp(0, 1)
+        return decode_codes(self.model, z)
 
     @cached_property
     def refiner(self) -> Refiner | None:
@@ -137,14 +142,14 @@ class Run:
         sweep. steps and strength are by default the run's.
         """
         config = self.checkpoint.config
-        steps = config["refine_steps"] if steps is None else steps
-        if not self.refiner or not steps:
+        if not self.refiner:
             return x_hat
+        steps = config["refine_steps"] if steps is None else steps
         strength = config["refine_strength"] if strength is None else strength
         noise = image_noise(seed, numbers, x_hat.shape[-1])
         return refine_images(self.refiner, x_hat, noise, steps, strength)
 
-    def draw(self, z: Tensor, numbers: Sequence[int], config: Any) -> Tensor:
+    def render(self, z: Tensor, numbers: Sequence[int], config: Any) -> Tensor:
         """Return the images of codes z as a script shows them: decoded and, by default, refined.
 
         config has the script's seed, refine, refine_steps and refine_strength.
@@ -283,7 +288,7 @@ def _find_judge(role: str, folder: str | None, run: Run) -> Path:
     folders = [Path(folder)] if folder else [RUNS / name, *RUNS.glob(f"{name}-[0-9]*")]
     found = [path for place in folders if (path := place / f"{role}.pt").exists()]
     shipped = PRETRAINED / f"{role}.pt"
-    if not folder and (not found or run.path.parent == PRETRAINED) and shipped.exists():
+    if not folder and (not found or run.is_pretrained) and shipped.exists():
         kind = _kind_of_faces(load_checkpoint(shipped, JudgeCheckpoint))
         found = [shipped] if kind == _kind_of_faces(run.checkpoint) else found
     if not found:
@@ -338,7 +343,7 @@ def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:
     Without path, the newest run's, else the pretrained one, which "pretrained" means too. Raises
     UserError if there is none.
     """
-    if path == "pretrained" or (path is None and not runs() and PRETRAINED.is_dir()):
+    if path == "pretrained" or (path is None and not runs() and (PRETRAINED / BEST).is_file()):
         path = PRETRAINED
     path = newest_run() if path is None else Path(path)
     if not path.is_dir():

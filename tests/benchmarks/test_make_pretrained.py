@@ -79,4 +79,4 @@ def test_judges_of_other_faces_and_an_unfinished_run_are_refused(judges, sharp, 
 
 def test_weights_that_16_bits_cannot_hold_are_refused():
     with pytest.raises(make_pretrained.UserError, match="first has values"):
-        make_pretrained.halved({"first": torch.tensor([1e6])})
+        make_pretrained.to_float16({"first": torch.tensor([1e6])})

@@ -168,5 +168,5 @@ def test_pictures_of_the_phase_are_decoded_and_refined_with_the_noise_of_their_n
     noise = image_noise(3, range(5), 32)
     with torch.no_grad():
         expected = refine(trainer.model, vae.decode(z), noise, steps=3, strength=0.4)
-    torch.testing.assert_close(trainer.draw(z), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(trainer.render(z), expected, atol=1e-5, rtol=0)
     assert (expected - vae.decode(z)).abs().max() > 0.05

@@ -80,17 +80,18 @@ def test_without_a_table_of_attributes_there_are_no_round_trips():
 
 
 class LinearTrip(VAE):
-    """Its images are codes, and encoding an image gives its code times a matrix."""
+    """Its images are codes, scaled to [0, 1]; encoding one gives the code times a matrix."""
 
     def __init__(self, trip):
         super().__init__(32, (4,), len(trip))
         self.trip = trip
 
     def decode(self, z):
-        return z
+        return z.double() / 1000 + 0.5
 
     def encode(self, x):
-        return x @ self.trip, torch.zeros_like(x)
+        z = 1000 * (x - 0.5)
+        return (z @ self.trip.double()).float(), torch.zeros_like(z)
 
 
 @pytest.fixture(scope="module")

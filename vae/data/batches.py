@@ -86,6 +86,7 @@ def place_pixels(faces: PackedFaces, device: torch.device) -> Tensor | None:
     """
     if device.type != "cuda":
         return None
+    torch.cuda.empty_cache()  # what an earlier phase freed counts as used until then
     free, _ = torch.cuda.mem_get_info(device)
     size = len(faces.rows("train")) * faces.pixels[0].nbytes
     return copy_pixels(faces, device) if size < free / 2 else None

@@ -1,4 +1,4 @@
-"""Are images copies of training faces? Their nearest training faces, and how near those are.
+"""Tests for copies: distances of images to their nearest training faces.
 
 N images of side S, M training faces, F features, D latent dimensions.
 """

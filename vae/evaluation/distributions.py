@@ -72,9 +72,9 @@ def _kernel_sum(a: Tensor, b: Tensor) -> Tensor:
 def covered(x: Tensor, reference: Tensor, k: int = NEIGHBOURS) -> float:
     """Return the fraction of x (N, F) that lies among reference (M, F).
 
-    A vector does if it is at most as far from a vector of reference as this one is from its k-th
-    nearest neighbour in reference. Precision is that of samples among faces, recall that of faces
-    among samples (Kynkaanniemi et al., 2019, equations 1 and 2).
+    The radius of a reference vector is the distance to its k-th nearest neighbour in reference. A
+    vector counts if it lies within the radius of one of them. Precision is that of samples among
+    faces, recall that of faces among samples (Kynkaanniemi et al., 2019, equations 1 and 2).
     """
     radii = nearest_distances(reference, reference, k + 1)  # the nearest is the vector itself
     x, inside = x.double(), torch.zeros(len(x), dtype=torch.bool)

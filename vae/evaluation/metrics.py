@@ -81,7 +81,7 @@ def active_units(mu: Tensor) -> Tensor:
 
     Burda et al. (2016), section 5.2.
     """
-    return mu.double().var(0) > 0.01
+    return mu.double().var(0, correction=min(1, len(mu) - 1)) > 0.01
 
 
 def area_under_curve(scores: Tensor, has: Tensor) -> float | None:

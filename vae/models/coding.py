@@ -25,10 +25,11 @@ def encode_batches(model: nn.Module, batches: Iterable[Tensor]) -> tuple[Tensor,
 
 @torch.no_grad()
 def decode_codes(model: nn.Module, z: Tensor, batch_size: int = 64) -> Tensor:
-    """Return the decoded images (N, 3, S, S) of codes z (N, D), on the CPU, not clamped."""
+    """Return the decoded images (N, 3, S, S) in [0, 1] of codes z (N, D), on the CPU."""
     model.eval()
     device = device_of(model)
-    return torch.cat([model.decode(part.to(device)).cpu() for part in z.split(batch_size)])
+    parts = z.split(batch_size)
+    return torch.cat([model.decode(part.to(device)).clamp(0, 1).cpu() for part in parts])
 
 
 def refine_images(

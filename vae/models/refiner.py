@@ -19,8 +19,9 @@ class Refiner(nn.Module):
     al., 2015) on images of half the side and four times the channels; each level halves the side.
     noise and residual are the standard deviations of the noise and of x - x_hat.
 
-    The network sees y - x_hat at unit variance, and adds to the best linear estimate of the
-    velocity what that lacks, at unit variance too (after Karras et al., 2022, section 5).
+    The input y - x_hat is scaled to unit variance. The output is the best linear estimate of the
+    velocity plus a correction, which the network predicts at unit variance (after Karras et al.,
+    2022, section 5).
     """
 
     def __init__(
@@ -80,8 +81,9 @@ class Refiner(nn.Module):
     def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return three factors at times (B,), each (B, 1, 1, 1), for Gaussian noise and residual.
 
-        y - x_hat = (1 - t) noise + t residual has the standard deviation 1 / unit. linear times it
-        is the expected velocity; scale is the standard deviation of the velocity around that.
+        unit is 1 / the standard deviation of y - x_hat = (1 - t) noise + t residual. linear *
+        (y - x_hat) is the expected velocity. scale is the standard deviation of the velocity
+        around it.
         """
         t = time[:, None, None, None]
         noise, residual = self.noise**2, self.residual**2
@@ -112,7 +114,7 @@ class Block(nn.Module):
 
 def embed_time(time: Tensor, width: int) -> Tensor:
     """Return sines and cosines of times (B,) in [0, 1] at geometric frequencies, (B, width)."""
-    rates = torch.logspace(0, 3, width // 2, device=time.device)
+    rates = 10.0 ** torch.linspace(0, 3, width // 2, device=time.device)
     angles = time[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], 1)
 

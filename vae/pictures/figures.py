@@ -88,8 +88,8 @@ def save_curves(history: Sequence[Mapping[str, float]], path: Path) -> str:
             if f"{split}_{term}" in history[0]:
                 values = [row[f"{split}_{term}"] for row in history]
                 axes.plot(epochs, values, ".-", color=colour, label=split)
-        nats = f"{term}, nats per image" if len(terms) > 1 else term
-        title = "PSNR from mu, dB" if term == "psnr" else nats
+        unit = ", nats per image" if "recon" in terms else ""
+        title = "PSNR from mu, dB" if term == "psnr" else term + unit
         axes.set(title=title, xlabel="epoch")
         axes.legend()
         axes.grid(alpha=0.3)

@@ -34,7 +34,7 @@ class VAETrainer(Trainer):
         """The VAE as it would be used now."""
         return self.averaged_model
 
-    def draw(self, z: Tensor) -> Tensor:
+    def render(self, z: Tensor) -> Tensor:
         """Return the decoded images of codes z."""
         return decode_codes(self.averaged_model, z)
 
@@ -106,11 +106,11 @@ class RefinerTrainer(Trainer):
         super().__init__(refiner, faces, settings, device, **options)
         self.vae_checkpoint, self.trained_vae = checkpoint, vae
 
-    def draw(self, z: Tensor) -> Tensor:
+    def render(self, z: Tensor) -> Tensor:
         """Return the decoded images of codes z, refined."""
         noise = image_noise(self.config.seed, range(len(z)), self.faces.pixels.shape[1])
         steps, strength = self.config.refine_steps, self.config.refine_strength
-        x_hat = decode_codes(self.trained_vae, z).clamp(0, 1)
+        x_hat = decode_codes(self.trained_vae, z)
         return refine_images(self.averaged_model, x_hat, noise, steps, strength)
 
     def losses(self, x: Tensor) -> tuple[Tensor]:

@@ -36,7 +36,7 @@ class Trainer(ABC):
     TERMS: ClassVar[tuple[str, ...]]
     """names of what losses returns"""
     prefix: ClassVar[str] = ""
-    """of the phase's files"""
+    """of the phase's files and flags"""
     trained_vae: nn.Module
     """the VAE as it would be used now"""
 
@@ -79,7 +79,7 @@ class Trainer(ABC):
         return [{"params": list(self.model.parameters()), "scale": 1.0}]
 
     @abstractmethod
-    def draw(self, z: Tensor) -> Tensor:
+    def render(self, z: Tensor) -> Tensor:
         """Return the images (N, 3, S, S) that the codes z (N, D) would give now, on the CPU."""
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Trainer(ABC):
 
     @property
     def steps_done(self) -> int:
-        """Training steps since the run began."""
+        """Training steps since the phase began."""
         return self.epoch * self.steps_per_epoch + self.steps
 
     def step(self, x: Tensor) -> Tensor:
@@ -178,11 +178,11 @@ class Trainer(ABC):
                 if self.steps % READ_EVERY_STEPS == 0:
                     self._read()
                     bar.set_postfix(total=f"{self._means()[0]:.5g}")
-                    self._share_signal(stop)
+                    self.share_signal(stop)
                 if self.ranks.size == 1:
                     stop.check()
         self._read()
-        self._share_signal(stop)
+        self.share_signal(stop)
         return count - done
 
     def training_batches(self, order: np.ndarray, mirrored: np.ndarray) -> Iterator[Tensor]:
@@ -222,10 +222,10 @@ class Trainer(ABC):
         unread = sum(count for _, count in self.unread)
         return (self.sums / max(self.images - unread, 1)).tolist()
 
-    def _share_signal(self, stop: StopSignal) -> None:
+    def share_signal(self, stop: StopSignal, note: str = "") -> None:
         """Raise Interrupted on all ranks if one of them received a signal."""
         if received := self.ranks.largest(stop.received or 0, self.device):
-            raise Interrupted(received)
+            raise Interrupted(received, note)
 
     def state(self) -> dict[str, Any]:
         """Return all that load_state needs, beside the averaged weights, to go on from here."""

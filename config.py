@@ -106,7 +106,7 @@ class TrainConfig:
     temperature: float = option(1.0, "multiplies the noise of samples", at_least=0)
     refine_steps: int = option(8, "steps of the refiner", at_least=1)
     refine_strength: float = option(
-        0.6, "fraction of the way to the refined face", at_least=0, at_most=1
+        0.8, "fraction of the way to the refined face", at_least=0, at_most=1
     )
 
     # Machine
@@ -184,7 +184,7 @@ class GenerateConfig:
     seed: int = option(0, "seed of the noise", at_least=0)
 
     # Refiner
-    refine: bool = option(True, "refine faces where the checkpoint has a refiner")
+    refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
         None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1
@@ -236,7 +236,7 @@ class ManipulateConfig:
     seed: int = option(0, "seed of the noise", at_least=0)
 
     # Refiner
-    refine: bool = option(True, "refine faces where the checkpoint has a refiner")
+    refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
         None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1

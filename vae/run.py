@@ -150,13 +150,18 @@ class Run:
         return refine_images(self.refiner, x_hat, noise, steps, strength)
 
     def render(self, z: Tensor, numbers: Sequence[int], config: Any) -> Tensor:
-        """Return the images of codes z as a script shows them: decoded and, by default, refined.
+        """Return the images of codes z as a script shows them: decoded and, if asked for, refined.
 
         config has the script's seed, refine, refine_steps and refine_strength.
+
+        Raises UserError if the run has no refiner to refine with.
         """
         x_hat = self.decode(z)
         if not config.refine:
             return x_hat
+        if not self.refiner:
+            trains = "train.py --resume RUN --refiner-epochs N trains one"
+            raise UserError(f"--refine: {self.path} has no refiner: {trains}")
         return self.refine(x_hat, numbers, config.seed, config.refine_steps, config.refine_strength)
 
     def prior(self, name: str | None = None) -> Mixture:

@@ -196,6 +196,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
+        _require_refine(self)
         if self.image and not {"reconstructions", "interpolation"} & {*self.show}:
             raise ValueError("--image is for --show reconstructions and interpolation")
 
@@ -249,6 +250,7 @@ class ManipulateConfig:
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
+        _require_refine(self)
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
             raise ValueError("pass one of --strengths, --to, and --add with --remove")
@@ -329,6 +331,11 @@ def _require_even_halves(image_size: int, times: int) -> None:
     if image_size < 32 or image_size % multiple:
         expected = f"a multiple of {multiple}, at least 32"
         raise ValueError(f"--image-size must be {expected}; got {image_size}")
+
+
+def _require_refine(config: Any) -> None:
+    if not config.refine and (config.refine_steps or config.refine_strength is not None):
+        raise ValueError("--refine-steps and --refine-strength are for --refine")
 
 
 def _require_suffix(output: str | None, *suffixes: str) -> None:

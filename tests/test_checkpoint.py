@@ -1,5 +1,7 @@
+import contextlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -167,3 +169,25 @@ def test_another_format_is_refused(tmp_path):
             UserError, match=f"last.pt has format {number}, this code reads {FORMAT}"
         ):
             load_checkpoint(tmp_path / "last.pt")
+
+
+def test_damage_anywhere_in_the_file_is_one_line(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(make_checkpoint(), path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    # most flips in the directory, at the end, where zipfile raises many kinds of errors
+    places = rng.integers(len(whole) - 3000, len(whole), 150)
+    for place in places.tolist():
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            load_checkpoint(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    checkpoint = make_checkpoint()
+    checkpoint.weights["fc_mu.bias"][2] = float("nan")
+    with pytest.raises(UserError, match="damaged: its weights are not finite"):
+        build_model(tmp_path / "last.pt", checkpoint, CPU)

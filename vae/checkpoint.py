@@ -4,6 +4,7 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,6 +122,8 @@ def _with_weights(path: Path, stored: dict[str, Any], device: torch.device) -> A
     try:
         model: nn.Module = build(stored["arch"])
         model.load_state_dict(stored["weights"])
+        if not all(torch.isfinite(weight).all() for weight in model.state_dict().values()):
+            raise UserError(f"{path} is damaged: its weights are not finite")
     except (TypeError, ValueError, LookupError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its weights do not fit its network") from error
     return model.to(device, memory_format=memory_format(device)).eval()
@@ -139,6 +142,8 @@ def _require_whole(path: Path) -> None:
         if not b"PK".startswith(path.read_bytes()[:2]):
             raise _foreign(path) from error
         damage = "unexpected end"
+    except (*_NOT_OURS, zlib.error):
+        damage = "its directory is wrong"
     if damage:
         best, uses = path.with_name("best.pt"), ""
         if path.name == "last.pt" and best.exists():

@@ -74,11 +74,14 @@ class VAETrainer(Trainer):
 
 @torch.no_grad()
 def residual_of(vae: nn.Module, images: Iterable[Tensor]) -> float:
-    """Return the standard deviation of what images lose when a VAE reconstructs them from mu."""
+    """Return the standard deviation of what images lose when a VAE reconstructs them from mu.
+
+    At least one step of 8 bits: fewer images than dimensions may lose nothing.
+    """
     errors = [
         (x - vae.decode(vae.encode(x)[0]).clamp(0, 1)).square().mean(dim=(1, 2, 3)) for x in images
     ]
-    return torch.cat(errors).mean().sqrt().item()
+    return max(torch.cat(errors).mean().sqrt().item(), 1 / 255)
 
 
 class RefinerTrainer(Trainer):

@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
     parts = {"histograms": ("histograms-means", "histograms-samples")}
     subjects = [subject for show in config.show for subject in parts.get(show, (show,))]
-    paths = picture_paths(config.output, run.folder, subjects, config.files)
+    suffix = "-refined" if config.refine else ""
+    paths = picture_paths(config.output, run.folder, subjects, config.files, suffix)
     shows = {
         "grid": show_grid,
         "reconstructions": show_reconstructions,

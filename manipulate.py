@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
     wanted = [*config.add, *config.remove] or config.attribute
     names = list(dict.fromkeys(run.chosen_attributes(wanted, DEFAULT_ATTRIBUTES)))
-    paths = picture_paths(config.output, run.folder, picture_subjects(config, names), config.files)
+    subjects, suffix = picture_subjects(config, names), "-refined" if config.refine else ""
+    paths = picture_paths(config.output, run.folder, subjects, config.files, suffix)
     guide = find_guide(config, run)
     # all edits are found before a picture is written: an error writes no picture
     directions = {name: find_direction(config, run, guide, name) for name in names}

@@ -210,6 +210,16 @@ def test_a_grid_shows_decoded_faces_and_with_refine_the_refined_ones(sharp, tmp_
         assert np.abs(expected.astype(int) - plain).max() > 4
 
 
+def test_refined_pictures_have_names_of_their_own(sharp, capsys):
+    for flags in ([], ["--refine"]):
+        assert generate.main(["--count", "2", *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(".png")] == [
+        "runs/celeba-32/grid.png",
+        "runs/celeba-32/grid-refined.png",
+    ]
+
+
 def test_a_run_without_a_refiner_cannot_refine(home, tmp_path, capsys):
     assert generate.main(["--refine", "--output", str(tmp_path / "a.png")]) == 2
     assert "runs/celeba-32/best.pt has no refiner: train.py --resume" in capsys.readouterr().err

@@ -72,15 +72,19 @@ def _save(picture: Image.Image, path: Path, **options: Any) -> str:
 
 
 def picture_paths(
-    output: str | None, folder: Path, subjects: Sequence[str], files: str | None = None
+    output: str | None,
+    folder: Path,
+    subjects: Sequence[str],
+    files: str | None = None,
+    suffix: str = "",
 ) -> dict[str, Path]:
-    """Return where the picture of each subject goes: output, or folder/subject.png without it.
+    """Return where the picture of each subject goes: output, or without it folder/subject.png.
 
-    With several subjects, each name stands before the suffix of output.
+    suffix stands after the subject. With several subjects, each stands before the ending of output.
 
     Raises UserError if one of them, or a picture in the folder files, cannot be written.
     """
-    paths = {subject: folder / f"{_name(subject)}.png" for subject in subjects}
+    paths = {subject: folder / f"{_name(subject)}{suffix}.png" for subject in subjects}
     if output is not None:
         whole, several = Path(output), len(subjects) > 1
         for one in subjects:

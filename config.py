@@ -11,6 +11,7 @@ from typing import Any
 PRIORS = ("standard", "gaussian", "mixture")
 METHODS = ("mean", "balanced", "round-trip", "logistic")
 ARCHITECTURES = ("listed", "skip")
+FRACTION = {"at_least": 0, "at_most": 1}
 PRECISIONS = ("auto", "fp32", "bf16")
 RECIPE_NAMES = ("sharp", "calibrated", "classic")
 SHOWS = ("grid", "reconstructions", "interpolation", "histograms", "traversal")
@@ -39,22 +40,13 @@ class TrainConfig:
     skip_bad_images: bool = option(False, "leave out images that cannot be read")
     flip: bool = option(True, "mirror training images at random", fixed=True)
     warp: float = option(
-        0.0,
-        "fraction of training images that are turned, scaled, shifted and bent",
-        at_least=0,
-        at_most=1,
-        fixed=True,
+        0.0, "fraction of training images turned, scaled, shifted, bent", fixed=True, **FRACTION
     )
 
     # Model
-    init: str | None = option(
-        None, "start from the network of this checkpoint, run folder, or pretrained", fixed=True
-    )
+    init: str | None = option(None, "checkpoint, run or 'pretrained' to start from", fixed=True)
     architecture: str = option(
-        "listed",
-        "network; skip: a linear skip beside the listed layers",
-        choices=ARCHITECTURES,
-        fixed=True,
+        "listed", "skip: the listed layers and a linear skip", choices=ARCHITECTURES, fixed=True
     )
     latent_dim: int = option(200, "latent dimensions", at_least=2, at_most=65536, fixed=True)
     channels: tuple[int, ...] = option(
@@ -86,28 +78,22 @@ class TrainConfig:
     )
 
     # Refiner
-    refiner_epochs: int = option(
-        0, "passes to train the refiner after the VAE; 0: none", at_least=0
-    )
+    refiner_epochs: int = option(0, "passes that train the refiner; 0: none", at_least=0)
     refiner_channels: tuple[int, ...] = option(
         (32, 64, 128),
-        "widths of the refiner's levels, multiples of 8",
+        "widths of the refiner, multiples of 8",
         at_least=8,
         at_most=65536,
         fixed=True,
     )
-    refiner_noise: float = option(
-        0.15, "standard deviation of the refiner's noise, for pixels in 0 .. 1", above=0, fixed=True
-    )
+    refiner_noise: float = option(0.15, "noise of the refiner (pixels: 0..1)", above=0, fixed=True)
     refiner_learning_rate: float = option(1e-3, "the refiner's, at the peak", above=0)
 
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
     temperature: float = option(1.0, "multiplies the noise of samples", at_least=0)
     refine_steps: int = option(8, "steps of the refiner", at_least=1)
-    refine_strength: float = option(
-        0.8, "fraction of the way to the refined face", at_least=0, at_most=1
-    )
+    refine_strength: float = option(0.8, "0: the decoded face, 1: the refined one", **FRACTION)
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise", at_least=0, below=2**63, fixed=True)
@@ -125,10 +111,8 @@ class TrainConfig:
         _require_even_halves(self.image_size, len(self.channels))
         multiple = 2 ** len(self.refiner_channels)
         if self.refiner_epochs and self.image_size % multiple:
-            needed = (
-                f"{len(self.refiner_channels)} levels need --image-size a multiple of {multiple}"
-            )
-            raise ValueError(f"--refiner-channels: {needed}; got {self.image_size}")
+            needed = f"a multiple of {multiple} with these --refiner-channels"
+            raise ValueError(f"--image-size must be {needed}; got {self.image_size}")
         values = 3 * self.image_size**2
         if self.architecture == "skip" and self.latent_dim > values:
             raise ValueError(f"--latent-dim must be at most {values} with --architecture skip")
@@ -187,7 +171,7 @@ class GenerateConfig:
     refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
-        None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1
+        None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
     )
 
     # Output
@@ -240,7 +224,7 @@ class ManipulateConfig:
     refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
-        None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1
+        None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
     )
 
     # Output
@@ -279,7 +263,7 @@ class EvaluateConfig:
     refine: bool = option(True, "measure refined faces too, where the checkpoint has a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
-        None, "fraction of the way to the refined face; default: the run's", at_least=0, at_most=1
+        None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
     )
     fid_weights: str | None = option(None, "torch-fidelity's Inception weights, to measure FID")
     samples: int = option(10_000, "samples for FID; maximum for the judge's features", at_least=4)

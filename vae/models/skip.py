@@ -18,12 +18,7 @@ class SkipVAE(VAE):
     decode is not clamped: its values are the likelihood's mean.
     """
 
-    def __init__(
-        self,
-        image_size: int = 128,
-        channels: Sequence[int] = (32, 64, 128, 256),
-        latent_dim: int = 200,
-    ) -> None:
+    def __init__(self, image_size: int, channels: Sequence[int], latent_dim: int) -> None:
         super().__init__(image_size, channels, latent_dim)
         self.arch["architecture"] = "skip"
         values = 3 * image_size**2

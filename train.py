@@ -156,6 +156,8 @@ def read_init(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
         given = getattr(config, name)
         if (list(given) if isinstance(given, tuple) else given) != value:
             raise UserError(f"{path} has {as_flag(name)} {value}; asked for {given}")
+    if stored.refiner and not config.refiner_epochs:
+        print(f"the refiner of {path} is not taken over: --refiner-epochs N trains it on")
     return config
 
 

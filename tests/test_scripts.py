@@ -699,6 +699,13 @@ def test_a_run_with_a_refiner_whose_best_checkpoint_is_gone_gets_one_again(sharp
     assert load_checkpoint(Path("runs/celeba-32/best.pt")).refiner["epoch"] == 1
 
 
+def test_a_refiner_that_is_not_taken_over_is_said(sharp, capsys):
+    flags = ["--init", "runs/celeba-32", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
+    assert train.main(flags) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("the refiner of runs/celeba-32/best.pt is not taken over")
+
+
 def test_a_refiner_from_another_run_resumes_as_the_same_network(sharp):
     flags = ["--init", "runs/celeba-32", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
     flags += ["--refiner-learning-rate", "1e-20", "--refiner-epochs"]

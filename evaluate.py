@@ -33,7 +33,7 @@ from vae.flags import read_flags
 from vae.latent.codes import sample_posterior
 from vae.latent.directions import find_attribute, linear_probe
 from vae.models.judge import Judge
-from vae.models.pca import PCA, fit_pca
+from vae.models.pca import PCA, fit_pca, rows_to_fit
 from vae.pictures.figures import save_latent_health
 from vae.run import OpenedJudge, Run, open_judge, open_run
 from vae.training.validation import validate
@@ -188,7 +188,7 @@ def fit_baseline(run: Run) -> PCA | None:
     """Return the PCA of the training faces with the model's dimension; None if they are gone."""
     if run.checkpoint.digest != run.faces.digest():
         return None
-    rows = run.faces.rows("train")
+    rows = rows_to_fit(run.faces.rows("train"))
     return fit_pca(lambda: batches(run.faces, rows, label="PCA"), run.arch["latent_dim"])
 
 

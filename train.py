@@ -28,7 +28,7 @@ from vae.latent.codes import Statistics, latent_statistics
 from vae.latent.prior import make_prior
 from vae.models.build import build
 from vae.models.coding import encode_batches
-from vae.models.pca import fit_pca
+from vae.models.pca import fit_pca, rows_to_fit
 from vae.models.refiner import Refiner
 from vae.pictures.figures import save_curves
 from vae.pictures.images import above, save_grid
@@ -216,7 +216,7 @@ def new_vae_trainer(
         names = ("architecture", "image_size", "channels", "latent_dim")
         model = build({name: getattr(config, name) for name in names})
     if config.architecture == "skip" and not resumed and config.init is None:
-        rows, place = faces.rows("train"), float64_device(device)
+        rows, place = rows_to_fit(faces.rows("train")), float64_device(device)
         label = "principal components" if options["ranks"].is_main else None
         images = partial(batches, faces, rows, 512, place, label=label)
         model.start_at(fit_pca(images, config.latent_dim))

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vae.models.pca import fit_pca
+from vae.models.pca import fit_pca, rows_to_fit
 
 SIDE, VALUES, DIMENSIONS = 6, 108, 5
 
@@ -122,3 +122,11 @@ def test_a_fit_is_repeatable_and_does_not_depend_on_the_batches():
         assert torch.equal(getattr(first, name), getattr(again, name)), name
         torch.testing.assert_close(getattr(first, name), getattr(whole, name))
     assert first.noise == again.noise
+
+
+def test_a_large_set_is_fitted_by_a_part_that_is_spread_evenly_over_it():
+    assert len(rows_to_fit(np.arange(7000))) == 7000
+    rows = rows_to_fit(np.arange(162_770))
+    assert 9000 < len(rows) <= 10_000
+    assert len(set(np.diff(rows))) == 1
+    assert rows[-1] > 162_700

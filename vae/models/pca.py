@@ -6,11 +6,14 @@ N images of side S, P = 3 * S * S values an image, D latent dimensions.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 OVERSAMPLING, PASSES = 20, 6
 """extra directions and passes over the images of the subspace iteration"""
+MAX_IMAGES = 10_000
+"""that a PCA is fitted to, at most: this bounds its time"""
 MIN_NOISE = 1e-6
 """least noise variance: as many images as dimensions, or fewer, leave none"""
 
@@ -58,6 +61,11 @@ class PCA:
         """Return the images (N, 3, S, S) of codes z (N, D), not clamped."""
         side = round((len(self.mean) / 3) ** 0.5)
         return (self.mean + z @ self.decoder.T).unflatten(1, (3, side, side))
+
+
+def rows_to_fit(rows: np.ndarray) -> np.ndarray:
+    """Return the rows that a PCA is fitted to: at most MAX_IMAGES, evenly spaced."""
+    return rows[:: -(-len(rows) // MAX_IMAGES)]
 
 
 @torch.no_grad()

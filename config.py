@@ -80,20 +80,21 @@ class TrainConfig:
     # Refiner
     refiner_epochs: int = option(0, "passes that train the refiner; 0: none", at_least=0)
     refiner_channels: tuple[int, ...] = option(
-        (32, 64, 128),
+        (40, 80, 160),
         "widths of the refiner, multiples of 8",
         at_least=8,
         at_most=65536,
         fixed=True,
     )
     refiner_noise: float = option(0.15, "noise of the refiner (pixels: 0..1)", above=0, fixed=True)
+    refiner_batch_size: int = option(64, "images per step of the refiner", at_least=2, fixed=True)
     refiner_learning_rate: float = option(1e-3, "the refiner's, at the peak", above=0)
 
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
     temperature: float = option(1.0, "multiplies the noise of samples", at_least=0)
-    refine_steps: int = option(8, "steps of the refiner", at_least=1)
-    refine_strength: float = option(0.8, "0: the decoded face, 1: the refined one", **FRACTION)
+    refine_steps: int = option(1, "steps of the refiner", at_least=1)
+    refine_strength: float = option(0.6, "0: the decoded face, 1: the refined one", **FRACTION)
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise", at_least=0, below=2**63, fixed=True)
@@ -168,7 +169,7 @@ class GenerateConfig:
     seed: int = option(0, "seed of the noise", at_least=0)
 
     # Refiner
-    refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
+    refine: bool = option(True, "refine faces, where the checkpoint has a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
         None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
@@ -221,7 +222,7 @@ class ManipulateConfig:
     seed: int = option(0, "seed of the noise", at_least=0)
 
     # Refiner
-    refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
+    refine: bool = option(True, "refine faces, where the checkpoint has a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
         None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION

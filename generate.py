@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
     parts = {"histograms": ("histograms-means", "histograms-samples")}
     subjects = [subject for show in config.show for subject in parts.get(show, (show,))]
-    suffix = "-refined" if config.refine else ""
+    suffix = "" if config.refine else "-decoded"
     paths = picture_paths(config.output, run.folder, subjects, config.files, suffix)
     shows = {
         "grid": show_grid,

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
     wanted = [*config.add, *config.remove] or config.attribute
     names = list(dict.fromkeys(run.chosen_attributes(wanted, DEFAULT_ATTRIBUTES)))
-    subjects, suffix = picture_subjects(config, names), "-refined" if config.refine else ""
+    subjects, suffix = picture_subjects(config, names), "" if config.refine else "-decoded"
     paths = picture_paths(config.output, run.folder, subjects, config.files, suffix)
     guide = find_guide(config, run)
     # all edits are found before a picture is written: an error writes no picture

@@ -67,7 +67,7 @@ def make_vae():
 
 def make_refiner_trainer(vae, checkpoint, noise=0.25, residual=0.2, device=CPU, **settings):
     """Return the trainer of a refiner whose first weights follow from the seed."""
-    config = make_config(**{"refiner_epochs": 3, **settings})
+    config = make_config(**{"refiner_epochs": 3, "refiner_batch_size": 8, **settings})
     torch.manual_seed(config.seed)
     refiner = Refiner(32, (8, 8), noise, residual)
     precision = settings.get("precision", "fp32")

@@ -150,18 +150,18 @@ class Run:
         return refine_images(self.refiner, x_hat, noise, steps, strength)
 
     def render(self, z: Tensor, numbers: Sequence[int], config: Any) -> Tensor:
-        """Return the images of codes z as a script shows them: decoded and, if asked for, refined.
+        """Return the images of codes z as a script shows them: decoded, and refined if it can be.
 
         config has the script's seed, refine, refine_steps and refine_strength.
 
-        Raises UserError if the run has no refiner to refine with.
+        Raises UserError if steps or a strength are given, and the run has no refiner.
         """
         x_hat = self.decode(z)
         if not config.refine:
             return x_hat
-        if not self.refiner:
+        if not self.refiner and (config.refine_steps, config.refine_strength) != (None, None):
             trains = "train.py --resume RUN --refiner-epochs N trains one"
-            raise UserError(f"--refine: {self.path} has no refiner: {trains}")
+            raise UserError(f"{self.path} has no refiner: {trains}")
         return self.refine(x_hat, numbers, config.seed, config.refine_steps, config.refine_strength)
 
     def prior(self, name: str | None = None) -> Mixture:

@@ -47,6 +47,14 @@ def test_the_skip_has_a_tenth_of_the_learning_rate_of_the_layers():
 # The refiner
 
 
+def test_the_refiner_learns_from_images_as_they_are():
+    vae, checkpoint = make_vae()
+    unwarped, warped = (make_refiner_trainer(vae, checkpoint, warp=warp) for warp in (0.0, 1.0))
+    for trainer in (unwarped, warped):
+        trainer.run_epoch(StopSignal())
+    assert_equal_weights(unwarped.model, warped.model)
+
+
 # in the middle of an epoch, and in its validation
 @pytest.mark.parametrize("checks_before_the_signal", [2, 6])
 def test_an_interrupted_refiner_ends_with_the_weights_of_one_that_was_not(

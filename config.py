@@ -231,9 +231,11 @@ class ManipulateConfig:
     gif: bool = option(False, "also write each sweep as a GIF")
     output: str | None = option(None, "picture to write; default: in the run's folder")
     files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+    html: str | None = option(None, "write one page with sliders instead, such as faces.html")
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
+        _require_page(self)
         _require_refine(self)
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
@@ -320,6 +322,17 @@ def _require_even_halves(image_size: int, times: int) -> None:
 def _require_refine(config: Any) -> None:
     if not config.refine and (config.refine_steps or config.refine_strength is not None):
         raise ValueError("--refine-steps and --refine-strength are for --refine")
+
+
+def _require_page(config: Any) -> None:
+    if config.html is None:
+        return
+    if Path(config.html).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--html must end in .html; got {config.html}")
+    others = ("strengths", "to", "add", "remove", "keep", "refine", "gif", "output", "files")
+    given = [f"--{name}" for name in others if getattr(config, name)]
+    if given:
+        raise ValueError(f"{' and '.join(given)}: for pictures, and --html writes a page")
 
 
 def _require_suffix(output: str | None, *suffixes: str) -> None:

@@ -138,19 +138,20 @@ class Artist {
   }
 }
 
-// A canvas that shows images enlarged; `image` is what it shows, `small` has its own pixels.
+// A canvas that shows images enlarged; `image` is the last one, and `pixels` its own pixels.
 class Picture {
   constructor(canvas, side) {
     this.canvas = canvas;
     canvas.width = canvas.height = side;
     this.small = document.createElement("canvas");
     this.small.width = this.small.height = SIZE;
+    this.pixels = this.small.getContext("2d", { willReadFrequently: true });
     this.painted = 0;
   }
 
   paint({ image, pixels }) {
     this.image = image;
-    this.small.getContext("2d").putImageData(new ImageData(pixels, SIZE, SIZE), 0, 0);
+    this.pixels.putImageData(new ImageData(pixels, SIZE, SIZE), 0, 0);
     const context = this.canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(this.small, 0, 0, this.canvas.width, this.canvas.height);
@@ -158,18 +159,21 @@ class Picture {
   }
 }
 
-// Return a function that starts work; called again while it works, it works once more at the end.
+// Return a function that does work and returns a promise of its end; called again meanwhile, it
+// works once more: the newest state is drawn, and those between are left out.
 function latest(work) {
-  let working = false, again = false;
-  return async () => {
-    again = true;
-    if (working) return;
-    working = true;
+  let working = null, again = false;
+  const workOn = async () => {
     while (again) {
       again = false;
       await work();
     }
-    working = false;
+    working = null;
+  };
+  return () => {
+    again = true;
+    working ??= workOn();
+    return working;
   };
 }
 
@@ -287,16 +291,21 @@ function showSliders() {
   return fits;
 }
 
-// Fill a row with the faces to choose from.
-function makeStrip(strip, choose) {
-  page.labels.forEach((label, number) => {
-    const canvas = document.createElement("canvas"), origin = `face-${number}`;
-    const button = addTile(strip, `Face ${label}`, () => choose(origin));
-    button.dataset.origin = origin;
-    button.append(canvas);
-    const picture = new Picture(canvas, 2 * SIZE);
-    artist.ask({ z: codeOf(origin) }).then((answer) => picture.paint(answer));
+// Fill the two rows of faces: to start from, and to morph into.
+function makeStrips() {
+  const strips = [[byId("start"), start], [byId("target"), morphInto]];
+  page.labels.forEach(async (label, number) => {
+    const origin = `face-${number}`;
+    const pictures = strips.map(([strip, choose]) => {
+      const button = addTile(strip, `Face ${label}`, () => choose(origin));
+      button.dataset.origin = origin;
+      return new Picture(button.appendChild(document.createElement("canvas")), 2 * SIZE);
+    });
+    const answer = await artist.ask({ z: codeOf(origin) });
+    for (const picture of pictures) picture.paint(answer);
   });
+  const another = addTile(byId("target"), "A new face", () => morphInto(randomOrigin()));
+  another.textContent = "New";
 }
 
 function addTile(strip, name, choose) {
@@ -307,24 +316,27 @@ function addTile(strip, name, choose) {
   return button;
 }
 
-function showStrip(strip, chosen) {
-  for (const button of strip.children) {
-    const mine = button.dataset.origin ?? (chosen?.startsWith("new-") && chosen);
-    button.setAttribute("aria-pressed", String(Boolean(chosen) && mine === chosen));
+function showStrips() {
+  for (const [id, chosen] of [["start", state.from], ["target", state.to]]) {
+    for (const button of byId(id).children) {
+      // the last tile stands for all new faces
+      const pressed = button.dataset.origin ? button.dataset.origin === chosen
+        : Boolean(chosen?.startsWith("new-"));
+      button.setAttribute("aria-pressed", String(pressed));
+    }
   }
 }
 
-// Bring every control to the state, and draw it.
+// Bring every control to the state, and draw it; return the promise of the picture.
 function showState() {
   page.attributes.forEach(showStrength);
   showSliders();
-  showStrip(byId("start"), state.from);
-  showStrip(byId("target"), state.to);
+  showStrips();
   byId("mix").disabled = !state.to;
   byId("mix").value = 100 * state.mix;
   byId("morph").open ||= Boolean(state.to);
   showMix();
-  draw();
+  return draw();
 }
 
 function showMix() {
@@ -357,7 +369,7 @@ function morphInto(origin) {
 function restore(code) {
   state = readCode(code);
   byId("code").value = writeCode(state);
-  showState();
+  return showState();
 }
 
 function savePicture() {
@@ -439,8 +451,6 @@ byId("finder").hidden = page.attributes.length <= page.first.length;
 byId("refine-label").hidden = !page.refiner;
 if (location.hash) state = readCode(location.hash.slice(1));
 showState();
-makeStrip(byId("start"), start);
-makeStrip(byId("target"), morphInto);
-addTile(byId("target"), "A new face", () => morphInto(randomOrigin())).textContent = "New";
-showState();
+makeStrips();
+showStrips();
 byId("code").value = writeCode(state);

@@ -348,22 +348,22 @@ function showMix() {
 
 function settle() {
   dragging = false;
-  keep();
   draw();
+  keep();
 }
 
 function start(origin) {
   state = { ...state, from: origin };
-  keep(true);
   showState();
+  keep(true);
 }
 
 // Choose the other end of a morph; the chosen one again gives it up.
 function morphInto(origin) {
   if (origin === state.to) state = { ...state, to: null, mix: 0 };
   else state = { ...state, to: origin, mix: state.mix || 0.5 };
-  keep(true);
   showState();
+  keep(true);
 }
 
 function restore(code) {
@@ -373,13 +373,11 @@ function restore(code) {
 }
 
 function savePicture() {
-  after.canvas.toBlob((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${state.from}.png`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
+  const link = document.createElement("a");
+  // toBlob waits until the browser is idle: seconds, at times
+  link.href = after.canvas.toDataURL();
+  link.download = `${state.from}.png`;
+  link.click();
 }
 
 async function copyCode() {
@@ -415,8 +413,8 @@ function listen() {
   byId("reset").onclick = () => {
     touched.clear();
     state = plainState(state.from);
-    keep(true);
     showState();
+    keep(true);
   };
   byId("save").onclick = savePicture;
   byId("copy").onclick = copyCode;

@@ -416,6 +416,15 @@ def test_a_code_that_cannot_be_read_changes_nothing(visit, small):
     assert state == {"from": "face-0", "to": None, "mix": 0, "strengths": {"Smiling": 3}}
 
 
+def test_a_page_that_cannot_draw_says_so(browser, small, tmp_path):
+    damaged = small[0].read_text().replace('id="decoder">', 'id="decoder">!')
+    (tmp_path / "faces.html").write_text(damaged)
+    with browser.new_context(offline=True) as context:
+        tab = context.new_page()
+        tab.goto((tmp_path / "faces.html").as_uri())
+        tab.get_by_text("The face cannot be drawn here").wait_for()
+
+
 def test_names_of_attributes_are_text_and_nothing_else(visit, small):
     path, content = small
     states, z = [{"from": "face-1", NAMES[3]: 1.5, NAMES[4]: -1}], content.faces[1:2].clone()

@@ -121,18 +121,22 @@ class Artist {
     this.waiting = new Map();
     this.asked = 0;
     this.worker.onmessage = ({ data }) => {
-      this.waiting.get(data.id)(data);
+      this.waiting.get(data.id).answer(data);
       this.waiting.delete(data.id);
     };
-    this.worker.onerror = (event) => say(`This browser cannot draw the face: ${event.message}`);
+    this.worker.onerror = ({ message }) => {
+      say(`The face cannot be drawn here: ${message}`);
+      for (const { fail } of this.waiting.values()) fail(new Error(message));
+      this.waiting.clear();
+    };
     const [tensors, base64] = [page.tensors[network], byId(network).textContent];
     this.ask({ load: network, arch: page[network], tensors, base64 });
   }
 
   ask(task) {
     const id = this.asked++;
-    return new Promise((answer) => {
-      this.waiting.set(id, answer);
+    return new Promise((answer, fail) => {
+      this.waiting.set(id, { answer, fail });
       this.worker.postMessage({ id, ...task });
     });
   }
@@ -164,11 +168,14 @@ class Picture {
 function latest(work) {
   let working = null, again = false;
   const workOn = async () => {
-    while (again) {
-      again = false;
-      await work();
+    try {
+      while (again) {
+        again = false;
+        await work();
+      }
+    } finally {
+      working = null;
     }
-    working = null;
   };
   return () => {
     again = true;

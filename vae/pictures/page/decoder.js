@@ -45,7 +45,9 @@ function multiply(out, packed, x, rows, inner, n) {
     for (let p = whole; p < n; p++) {
       for (let r = row; r < Math.min(row + 4, rows); r++) {
         let sum = 0;
-        for (let k = 0; k < inner; k++) sum += packed[row * inner + 4 * k + (r & 3)] * x[k * n + p];
+        for (let k = 0; k < inner; k++) {
+          sum += packed[row * inner + 4 * k + (r & 3)] * x[k * n + p];
+        }
         out[r * n + p] = sum;
       }
     }
@@ -83,7 +85,8 @@ function makeLinear(weight, bias) {
       const z0 = z[k], z1 = z[k + 1], z2 = z[k + 2], z3 = z[k + 3];
       let i = k * outputs;
       for (let o = 0; o < outputs; o++, i++) {
-        out[o] += z0 * w[i] + z1 * w[i + outputs] + z2 * w[i + 2 * outputs] + z3 * w[i + 3 * outputs];
+        out[o] += z0 * w[i] + z1 * w[i + outputs]
+          + z2 * w[i + 2 * outputs] + z3 * w[i + 3 * outputs];
       }
     }
     for (; k < inputs; k++) {

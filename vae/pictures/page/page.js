@@ -1,225 +1,5 @@
-// The page: what is chosen (state), the code that it means, and the controls that change it.
-//
-// A face to start from is an origin: "face-3", from the row of faces, or "new-81", a sample of the
-// prior with seed 81. Codes are Float32Arrays of D latent dimensions.
+// The controls of the page: each changes the state and has it drawn.
 "use strict";
-
-const byId = (id) => document.getElementById(id);
-const page = JSON.parse(byId("description").textContent);
-const codes = readTensors(page.tensors.codes, byId("codes").textContent);
-const SIZE = page.decoder.image_size, LATENT = page.decoder.latent_dim;
-const SHOWN = SIZE * Math.ceil(640 / SIZE); // side of the canvas and of saved pictures, in pixels
-const STRONGEST = 3;
-
-// ---- Codes ----
-
-const rowOf = (name, row) => codes[name].values.subarray(row * LATENT, (row + 1) * LATENT);
-
-// Return a generator of uniform numbers in [0, 1) (mulberry32, by Tommy Ettinger).
-function uniforms(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
-// Return standard normal numbers (Box & Muller, 1958).
-function normals(count, uniform) {
-  return Float32Array.from({ length: count }, () => {
-    const radius = Math.sqrt(-2 * Math.log(1 - uniform()));
-    return radius * Math.cos(2 * Math.PI * uniform());
-  });
-}
-
-// Return the code of a new face: a sample of the mixture, as Mixture.sample draws it.
-function sampleCode(seed) {
-  const uniform = uniforms(seed), weights = codes.weights.values;
-  let component = 0, left = uniform();
-  while (left >= weights[component] && component < weights.length - 1) left -= weights[component++];
-  const noise = normals(LATENT, uniform), z = rowOf("means", component).slice();
-  // the rows of a lower triangle, one after the other
-  let at = (component * LATENT * (LATENT + 1)) / 2;
-  const factors = codes.factors.values;
-  for (let row = 0; row < LATENT; row++) {
-    for (let k = 0; k <= row; k++) z[row] += page.temperature * factors[at++] * noise[k];
-  }
-  return z;
-}
-
-function codeOf(origin) {
-  const [kind, number] = origin.split("-");
-  return kind === "face" ? rowOf("faces", Number(number)) : sampleCode(Number(number));
-}
-
-// Return the code of a state before and after its changes: z, and z + the sum of s_k v_k.
-function codesOf({ from, to, mix, strengths }) {
-  const start = codeOf(from), end = to ? codeOf(to) : start;
-  const before = start.map((value, i) => value + mix * (end[i] - value)), after = before.slice();
-  page.attributes.forEach((name, k) => {
-    const strength = strengths[name] ?? 0, direction = rowOf("directions", k);
-    if (strength) for (let i = 0; i < LATENT; i++) after[i] += strength * direction[i];
-  });
-  return { before, after };
-}
-
-// Return the standard score of a code among the training codes, by an attribute's linear probe.
-function scoreOf(z, k) {
-  const probe = rowOf("probes", k), mean = codes.mean.values;
-  return z.reduce((sum, value, i) => sum + probe[i] * (value - mean[i]), 0);
-}
-
-// ---- State ----
-
-const isOrigin = (text) => /^new-\d{1,10}$/.test(text ?? "")
-  || (/^face-\d{1,6}$/.test(text ?? "") && Number(text.slice(5)) < page.labels.length);
-
-const randomOrigin = () => `new-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
-
-const plainState = (from) => ({ from, to: null, mix: 0, strengths: {} });
-
-let state = plainState(page.labels.length ? "face-0" : "new-0");
-
-// Return a state as text, and back; what cannot be read is left out.
-function writeCode({ from, to, mix, strengths }) {
-  const parts = [["from", from]];
-  if (to) parts.push(["to", to], ["mix", mix]);
-  for (const name of page.attributes) if (strengths[name]) parts.push([name, strengths[name]]);
-  return parts.map(([key, value]) => `${encodeURIComponent(key)}=${value}`).join("&");
-}
-
-function readCode(code) {
-  const parts = new URLSearchParams(code), number = (key, least, most) =>
-    Math.min(most, Math.max(least, Number(parts.get(key)) || 0));
-  const read = plainState(isOrigin(parts.get("from")) ? parts.get("from") : state.from);
-  if (isOrigin(parts.get("to"))) Object.assign(read, { to: parts.get("to"), mix: number("mix", 0, 1) });
-  for (const name of page.attributes) {
-    const strength = number(name, -STRONGEST, STRONGEST);
-    if (strength) read.strengths[name] = strength;
-  }
-  return read;
-}
-
-// Keep the state in the address: a new entry of the history for a new face, so that "back" brings
-// the last one.
-function keep(anew = false) {
-  const code = writeCode(state);
-  if (`#${code}` !== location.hash) history[anew ? "pushState" : "replaceState"](null, "", `#${code}`);
-  byId("code").value = code;
-}
-
-// ---- Drawing ----
-
-// A worker with one network; ask(task) resolves to the answer.
-class Artist {
-  constructor(network) {
-    const parts = ["tensors.js", "decoder.js", "refiner.js", "worker.js"];
-    const script = parts.map((id) => byId(id).textContent).join("\n");
-    this.worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
-    this.waiting = new Map();
-    this.asked = 0;
-    this.worker.onmessage = ({ data }) => {
-      this.waiting.get(data.id).answer(data);
-      this.waiting.delete(data.id);
-    };
-    this.worker.onerror = ({ message }) => {
-      say(`The face cannot be drawn here: ${message}`);
-      for (const { fail } of this.waiting.values()) fail(new Error(message));
-      this.waiting.clear();
-    };
-    const [tensors, base64] = [page.tensors[network], byId(network).textContent];
-    this.ask({ load: network, arch: page[network], tensors, base64 });
-  }
-
-  ask(task) {
-    const id = this.asked++;
-    return new Promise((answer, fail) => {
-      this.waiting.set(id, { answer, fail });
-      this.worker.postMessage({ id, ...task });
-    });
-  }
-}
-
-// A canvas that shows images enlarged; `image` is the last one, and `pixels` its own pixels.
-class Picture {
-  constructor(canvas, side) {
-    this.canvas = canvas;
-    canvas.width = canvas.height = side;
-    this.small = document.createElement("canvas");
-    this.small.width = this.small.height = SIZE;
-    this.pixels = this.small.getContext("2d", { willReadFrequently: true });
-    this.painted = 0;
-  }
-
-  paint({ image, pixels }) {
-    this.image = image;
-    this.pixels.putImageData(new ImageData(pixels, SIZE, SIZE), 0, 0);
-    const context = this.canvas.getContext("2d");
-    context.imageSmoothingQuality = "high";
-    context.drawImage(this.small, 0, 0, this.canvas.width, this.canvas.height);
-    this.painted++;
-  }
-}
-
-// Return a function that does work and returns a promise of its end; called again meanwhile, it
-// works once more: the newest state is drawn, and those between are left out.
-function latest(work) {
-  let working = null, again = false;
-  const workOn = async () => {
-    try {
-      while (again) {
-        again = false;
-        await work();
-      }
-    } finally {
-      working = null;
-    }
-  };
-  return () => {
-    again = true;
-    working ??= workOn();
-    return working;
-  };
-}
-
-const artist = new Artist("decoder");
-let refiner = null; // a second worker, made when it is first wanted: sliders stay quick
-const after = new Picture(document.querySelector("#after canvas"), SHOWN);
-const before = new Picture(document.querySelector("#before canvas"), SHOWN);
-let dragging = false;
-
-const say = (text) => { byId("status").textContent = text; };
-
-const draw = latest(async () => {
-  const z = codesOf(state);
-  showRanks(z.after);
-  after.paint(await artist.ask({ z: z.after }));
-  if (byId("beside").checked) before.paint(await artist.ask({ z: z.before }));
-  if (!dragging) refineSoon();
-});
-
-// Refine what is shown; if it has changed meanwhile, the answer is dropped.
-const refineSoon = latest(async () => {
-  if (!byId("refine").checked) return say("");
-  refiner ??= new Artist("refiner");
-  const { steps, strength } = page.refiner, [kind, number] = state.from.split("-");
-  // a face keeps its noise while it is changed
-  const noise = normals(3 * SIZE * SIZE, uniforms(Number(number) + (kind === "face" ? 1e9 : 0)));
-  for (const picture of byId("beside").checked ? [after, before] : [after]) {
-    const { image } = picture;
-    if (!image || picture.refined === image) continue;
-    say("Refining");
-    const answer = await refiner.ask({ image, noise, steps, strength });
-    if (picture.image !== image || !byId("refine").checked) continue;
-    picture.paint(answer);
-    picture.refined = picture.image;
-  }
-  return say("");
-});
-
-// ---- Controls ----
 
 const words = (name) => name.replaceAll("_", " ");
 const signed = (value) => (value ? `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}` : "0");
@@ -354,7 +134,6 @@ function showMix() {
 }
 
 function settle() {
-  dragging = false;
   draw();
   keep();
 }
@@ -390,7 +169,8 @@ function savePicture() {
 async function copyCode() {
   byId("code").select();
   // the clipboard is closed to pages from some places: then the older way
-  const copied = await navigator.clipboard?.writeText(byId("code").value).then(() => true, () => false);
+  const copying = navigator.clipboard?.writeText(byId("code").value);
+  const copied = await copying?.then(() => true, () => false);
   say(copied || document.execCommand("copy") ? "Copied" : "Select the code and copy it");
 }
 
@@ -408,8 +188,16 @@ function describe() {
 
 function listen() {
   for (const range of document.querySelectorAll("input[type=range]")) {
-    range.addEventListener("input", () => { dragging = true; });
+    range.addEventListener("pointerdown", () => { dragging = true; });
     range.addEventListener("change", settle);
+  }
+  for (const end of ["pointerup", "pointercancel"]) {
+    window.addEventListener(end, () => {
+      if (dragging) {
+        dragging = false;
+        draw();
+      }
+    });
   }
   byId("mix").oninput = () => {
     state.mix = Number(byId("mix").value) / 100;
@@ -444,7 +232,6 @@ function listen() {
     draw();
   };
   window.onhashchange = () => restore(location.hash.slice(1));
-  window.onpopstate = () => restore(location.hash.slice(1));
 }
 
 // The rest follows the first picture.
@@ -458,4 +245,4 @@ if (location.hash) state = readCode(location.hash.slice(1));
 showState();
 makeStrips();
 showStrips();
-byId("code").value = writeCode(state);
+keep();

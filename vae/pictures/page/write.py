@@ -23,7 +23,7 @@ from vae.models.refiner import Refiner
 
 LARGEST = 10_000_000
 """bytes of a page with weights of 16 bits; a larger model gets weights of 8 bits"""
-SCRIPTS = ("tensors", "decoder", "refiner", "worker", "page")
+SCRIPTS = ("tensors", "decoder", "refiner", "worker", "codes", "drawing", "page")
 DRAWN = ("listed", "skip")
 """the architectures that decoder.js draws"""
 

@@ -1,56 +1,80 @@
-"""Time the page of manipulate.py --html in a headless Chromium: python -m benchmarks.page RUN.
+"""Time the page of manipulate.py --html in a headless Chromium.
 
-Needs playwright (requirements-dev.txt) and the system's Chromium. It opens the page from disk
-without a network, five times, and prints for each: the time from opening to the first picture;
-pictures per second while the mouse drags a slider to and fro; seconds to refine a face.
+    python -m benchmarks.page pretrained
+
+It writes the page, opens it from disk without a network, some times over, and prints for each
+visit the time from opening to the first picture, the pictures per second while the mouse drags a
+slider to and fro, and the time to refine a face. Needs playwright and the system's Chromium.
 """
 
+import argparse
 import math
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-
-from playwright.sync_api import Page, sync_playwright
+from typing import Any
 
 import manipulate
+from vae.errors import UserError, script
 
-VISITS, DRAG_SECONDS = 5, 4.0
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+DRAG_SECONDS = 4.0
 FIRST_PICTURE = """() => new Promise((done) => {
     const look = () => after.painted ? done(performance.now()) : setTimeout(look, 2);
     look();
 })"""
 REFINE = """async (steps) => {
     refiner ??= new Artist("refiner");
-    await refiner.ask({ image: after.image, noise: after.image, steps: 0, strength: 1 });
+    const task = { image: after.image, noise: after.image, strength: 1 };
+    await refiner.ask({ ...task, steps: 0 });
     const start = performance.now();
-    await refiner.ask({ image: after.image, noise: after.image, steps, strength: 1 });
+    await refiner.ask({ ...task, steps });
     return performance.now() - start;
 }"""
 
 
-def main(checkpoint: str) -> None:
-    """Write the page of a checkpoint, open it, and print what was measured."""
+@script
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the page of a checkpoint, visit it, and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("run", help="checkpoint file, run folder, or pretrained")
+    parser.add_argument("--visits", type=int, default=5, help="how often the page is opened")
+    args = parser.parse_args(argv)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise UserError("playwright is missing: pip install -r requirements-dev.txt") from error
+    chromium = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if chromium is None:
+        raise UserError(f"no browser: looked for {', '.join(BROWSERS)}")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "faces.html"
-        manipulate.main(["--checkpoint", checkpoint, "--html", str(path)])
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        for _ in range(VISITS):
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        if code := manipulate.main(["--checkpoint", args.run, "--html", str(path)]):
+            sys.exit(code)
+        for _ in range(args.visits):
+            flags = ["--no-sandbox"]
+            browser = playwright.chromium.launch(executable_path=chromium, args=flags)
             tab = browser.new_context(offline=True).new_page()
             tab.goto(path.as_uri(), wait_until="commit")
-            line = [f"first picture {tab.evaluate(FIRST_PICTURE) / 1000:.2f} s"]
-            tab.evaluate("() => draw()")
-            line.append(f"{drag(tab):.0f} pictures per second")
-            if tab.evaluate("Boolean(page.refiner)"):
-                seconds = [tab.evaluate(REFINE, steps) / 1000 for steps in (4, 8)]
-                line.append("refining with 4 and 8 steps {:.2f} and {:.2f} s".format(*seconds))
-            print(", ".join(line))
+            print(visit(tab))
             browser.close()
 
 
-def drag(tab: Page) -> float:
+def visit(tab: Any) -> str:
+    """Return the line of a visit, on a tab that is opening the page."""
+    line = [f"first picture {tab.evaluate(FIRST_PICTURE) / 1000:.2f} s"]
+    tab.evaluate("() => draw()")
+    line.append(f"{drag(tab):.0f} pictures per second")
+    if tab.evaluate("Boolean(page.refiner)"):
+        seconds = [f"{tab.evaluate(REFINE, steps) / 1000:.2f} s" for steps in (4, 8)]
+        line.append(f"refining with 4 steps {seconds[0]}, with 8 steps {seconds[1]}")
+    return ", ".join(line)
+
+
+def drag(tab: Any) -> float:
     """Return the pictures per second while the first slider is dragged."""
     box = tab.locator("#first input").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -65,4 +89,4 @@ def drag(tab: Page) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "pretrained")
+    sys.exit(main())

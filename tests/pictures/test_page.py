@@ -311,6 +311,8 @@ def test_a_visitor_changes_keeps_and_restores_a_face(visit, small, tmp_path, dev
     edited = content.faces[0] + 3 * content.directions["Smiling"]
     edited = edited - 0.2 * content.directions["Wearing_Hat"]
     assert largest_difference(shown_on(tab), decode(content.model, edited[None])) <= 2
+    said = "The face with Smiling +3.00, Wearing Hat \u22120.20"
+    assert tab.get_by_role("img", name=said).is_visible()
 
     # save it: the picture is what the canvas shows
     with tab.expect_download() as saved:

@@ -123,6 +123,7 @@ function showState() {
   byId("mix").value = 100 * state.mix;
   byId("morph").open ||= Boolean(state.to);
   showMix();
+  nameFace();
   return draw();
 }
 
@@ -134,8 +135,17 @@ function showMix() {
 }
 
 function settle() {
+  nameFace();
   draw();
   keep();
+}
+
+// Tell a screen reader what the picture shows.
+function nameFace() {
+  const changes = page.attributes.filter((name) => state.strengths[name])
+    .map((name) => `${words(name)} ${signed(state.strengths[name])}`);
+  const name = ["The face", ...(changes.length ? ["with", changes.join(", ")] : [])].join(" ");
+  after.canvas.setAttribute("aria-label", name);
 }
 
 function start(origin) {

@@ -7,7 +7,7 @@ Its scripts are the .js files beside this module. D latent dimensions, K attribu
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,13 @@ def write_page(path: Path, content: PageContent) -> str:
     if architecture not in DRAWN:
         drawn = " and ".join(DRAWN)
         raise UserError(f"--html draws the architectures {drawn}; this model is {architecture}")
-    page = render_page(content, bits=16)
-    if eight := len(page) > LARGEST:
-        page = render_page(content, bits=8)
+    bits = 16
+    page = render_page(content, bits)
+    if len(page) > LARGEST:
+        bits = 8
+        page = render_page(content, bits)
     line = write_text(path, page)
-    return f"{line} ({len(page) / 1e6:.1f} MB, weights of {8 if eight else 16} bits)"
+    return f"{line} ({len(page) / 1e6:.1f} MB, weights of {bits} bits)"
 
 
 def render_page(content: PageContent, bits: int) -> str:
@@ -115,7 +117,7 @@ def code_tensors(content: PageContent) -> dict[str, Tensor]:
     }
 
 
-def stack(vectors: Any, latent_dim: int) -> Tensor:
+def stack(vectors: Iterable[Tensor], latent_dim: int) -> Tensor:
     """Return vectors as a matrix (K, D), also where there are none."""
     vectors = list(vectors)
     return torch.stack(vectors) if vectors else torch.zeros(0, latent_dim)

@@ -232,9 +232,11 @@ class ManipulateConfig:
     gif: bool = option(False, "also write each sweep as a GIF")
     output: str | None = option(None, "picture to write; default: in the run's folder")
     files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+    html: str | None = option(None, "write one page with sliders instead, such as faces.html")
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
+        _require_suffix(self.html, ".html", flag="--html")
         _require_refine(self)
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
@@ -243,6 +245,9 @@ class ManipulateConfig:
             raise ValueError("--attribute is for sweeps: --add and --remove name their own")
         if self.gif and (self.to is not None or arithmetic):
             raise ValueError("--gif is for sweeps: --to, --add and --remove make none")
+        others = ("strengths", "to", "add", "remove", "keep", "refine", "gif", "output", "files")
+        if self.html and (given := [f"--{name}" for name in others if getattr(self, name)]):
+            raise ValueError(f"{' and '.join(given)}: for pictures, and --html writes a page")
 
 
 @dataclass(frozen=True)
@@ -323,6 +328,6 @@ def _require_refine(config: Any) -> None:
         raise ValueError("--refine-steps and --refine-strength are for --refine")
 
 
-def _require_suffix(output: str | None, *suffixes: str) -> None:
-    if output is not None and Path(output).suffix.lower() not in suffixes:
-        raise ValueError(f"--output must end in {', '.join(suffixes)}; got {output}")
+def _require_suffix(path: str | None, *suffixes: str, flag: str = "--output") -> None:
+    if path is not None and Path(path).suffix.lower() not in suffixes:
+        raise ValueError(f"{flag} must end in {', '.join(suffixes)}; got {path}")

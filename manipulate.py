@@ -18,12 +18,20 @@ from torch import Tensor
 from config import DEFAULT_ATTRIBUTES, STRENGTHS, ManipulateConfig
 from vae.editing.steering import keep_still, move_until
 from vae.errors import UserError, script
+from vae.files import require_writable
 from vae.flags import read_flags
-from vae.latent.directions import class_counts, find_attribute, sweep
+from vae.latent.directions import (
+    class_counts,
+    common_attributes,
+    find_attribute,
+    linear_probe,
+    sweep,
+)
 from vae.latent.interpolation import lerp
 from vae.models.judge import Judge
 from vae.pictures.figures import save_labelled_grid
 from vae.pictures.images import picture_paths, save_gif, save_pictures
+from vae.pictures.page.write import PageContent, unit_probes, write_page
 from vae.run import Run, open_judge, open_run
 
 GIF_FRAMES = 25
@@ -56,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_flags(ManipulateConfig, argv, __doc__)
     run = open_run(config.checkpoint, config.device, config.data)
     print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
+    if config.html is not None:
+        print(write_sliders(config, run, Path(config.html)))
+        return
     wanted = [*config.add, *config.remove] or config.attribute
     names = list(dict.fromkeys(run.chosen_attributes(wanted, DEFAULT_ATTRIBUTES)))
     subjects, suffix = picture_subjects(config, names), "" if config.refine else "-decoded"
@@ -73,6 +84,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     pictures = zip(edits, paths.items(), strict=True)
     lines = [write_edit(config, run, edit, faces, *place) for edit, place in pictures]
     print(*itertools.chain(*lines), sep="\n")
+
+
+def write_sliders(config: ManipulateConfig, run: Run, path: Path) -> str:
+    """Write a page with a slider for each attribute; return the line to print."""
+    require_writable(path)
+    statistics, first = run.statistics, []
+    directions, probes = {}, {}
+    if "attribute_names" in statistics:
+        common = common_attributes(statistics)
+        wanted = run.chosen_attributes(config.attribute, DEFAULT_ATTRIBUTES)
+        known = [*wanted, *run.attribute_names]
+        names = [name for name in dict.fromkeys(known) if common[run.column(name)]]
+        directions = {name: run.direction(name, config.method) for name in names}
+        units = unit_probes(linear_probe(statistics), statistics["covariance"])
+        probes = {name: units[run.column(name)] for name in names}
+        first = [name for name in wanted if name in names]
+    settings, faces = run.checkpoint.config, take_faces(config, run)
+    about = {
+        "checkpoint": "/".join(run.path.parts[-2:]),
+        "epoch": run.checkpoint.epoch,
+        "faces": statistics["n"],
+        "method": config.method,
+        "real": bool(config.image) or config.source == "val",
+    }
+    content = PageContent(
+        run.model,
+        run.prior(config.prior),
+        settings["temperature"] if config.temperature is None else config.temperature,
+        faces.codes,
+        faces.labels,
+        directions,
+        first,
+        probes,
+        statistics["mean"],
+        about,
+        run.refiner,
+        settings["refine_steps"],
+        settings["refine_strength"],
+    )
+    return write_page(path, content)
 
 
 def picture_subjects(config: ManipulateConfig, names: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ ORDER = [
 ]
 SCRIPTS = {"train", "train_judge", "generate", "manipulate", "evaluate"}
 OPTIONAL = {"download.py": {"gdown"}, "fid.py": {"torchmetrics", "torch_fidelity"}}
-OPTIONAL |= {"faces_found.py": {"cv2"}}
+OPTIONAL |= {"faces_found.py": {"cv2"}, "page.py": {"playwright"}}
 OPTIONAL |= {"parquet.py": {"pyarrow"}, "decoding.py": {"pillow_heif"}}
 
 

@@ -245,7 +245,7 @@ class ManipulateConfig:
             raise ValueError("--attribute is for sweeps: --add and --remove name their own")
         if self.gif and (self.to is not None or arithmetic):
             raise ValueError("--gif is for sweeps: --to, --add and --remove make none")
-        others = ("strengths", "to", "add", "remove", "keep", "refine", "gif", "output", "files")
+        others = ("strengths", "to", "add", "remove", "keep", "gif", "output", "files")
         if self.html and (given := [f"--{name}" for name in others if getattr(self, name)]):
             raise ValueError(f"{' and '.join(given)}: for pictures, and --html writes a page")
 

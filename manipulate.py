@@ -119,9 +119,8 @@ def write_sliders(config: ManipulateConfig, run: Run, path: Path) -> str:
         probes,
         statistics["mean"],
         about,
-        run.refiner,
-        settings["refine_steps"],
-        settings["refine_strength"],
+        run.refiner if config.refine else None,
+        *run.refinement(config.refine_steps, config.refine_strength),
     )
     return write_page(path, content)
 

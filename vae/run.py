@@ -141,13 +141,16 @@ class Run:
         The noise of a face depends on seed and its number alone: a face keeps it in all frames of a
         sweep. steps and strength are by default the run's.
         """
-        config = self.checkpoint.config
         if not self.refiner:
             return x_hat
-        steps = config["refine_steps"] if steps is None else steps
-        strength = config["refine_strength"] if strength is None else strength
         noise = image_noise(seed, numbers, x_hat.shape[-1])
-        return refine_images(self.refiner, x_hat, noise, steps, strength)
+        return refine_images(self.refiner, x_hat, noise, *self.refinement(steps, strength))
+
+    def refinement(self, steps: int | None, strength: float | None) -> tuple[int, float]:
+        """Return the steps and the strength of the refiner: the run's where None is given."""
+        config = self.checkpoint.config
+        steps = config["refine_steps"] if steps is None else steps
+        return steps, config["refine_strength"] if strength is None else strength
 
     def render(self, z: Tensor, numbers: Sequence[int], config: Any) -> Tensor:
         """Return the images of codes z as a script shows them: decoded, and refined if it can be.

@@ -136,6 +136,14 @@ def make_refiner():
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """Return a page of a small network, and what it shows."""
+    path, content = tmp_path_factory.mktemp("page") / "faces.html", make_content()
+    write_page(path, content)
+    return path, content
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory):
+    """Return a page of a small network with a refiner, and what it shows."""
     path, content = tmp_path_factory.mktemp("page") / "faces.html", make_content(refiner=True)
     write_page(path, content)
     return path, content
@@ -202,7 +210,9 @@ def test_the_page_decodes_as_pytorch_does(visit, tmp_path, bits, bound, architec
 def test_the_pretrained_page_decodes_as_pytorch_does_and_is_small(visit, tmp_path):
     path = tmp_path / "faces.html"
     flags = ["--checkpoint", "pretrained", "--html", str(path), "--device", "cpu"]
-    assert manipulate.main([*flags, "--faces", *map(str, range(64))]) == 0
+    assert manipulate.main(flags) == 0
+    assert path.stat().st_size < 16e6
+    assert manipulate.main([*flags, "--no-refine", "--faces", *map(str, range(64))]) == 0
     assert path.stat().st_size < 10e6
     run = open_run("pretrained", "cpu")
     z = run.sample(0, range(64))
@@ -230,12 +240,12 @@ def test_a_morph_moves_on_the_line_between_two_codes(visit, small):
     assert largest_difference(shown, decode(content.model, z)) <= 2
 
 
-def test_the_page_refines_as_pytorch_does(visit, small):
-    path, content = small
+def test_the_page_refines_as_pytorch_does(visit, refined):
+    path, content = refined
     x_hat = decode(content.model, content.faces[:1])
     noise = torch.randn(x_hat.shape, generator=torch.Generator().manual_seed(3))
     image, eps = (t.flatten().tolist() for t in (x_hat, noise))
-    refined = visit(path).evaluate(
+    shown = visit(path).evaluate(
         """async ([image, noise]) => {
             const task = { image: new Float32Array(image), noise: new Float32Array(noise) };
             const artist = new Artist("refiner");
@@ -245,7 +255,7 @@ def test_the_page_refines_as_pytorch_does(visit, small):
     )
     expected = refine(content.refiner.eval(), x_hat, noise, steps=3, strength=0.7)
     assert (expected - x_hat).abs().mean() > 0.05
-    assert 255 * np.abs(np.array(refined) - expected.flatten().numpy()).max() < 0.05
+    assert 255 * np.abs(np.array(shown) - expected.flatten().numpy()).max() < 0.05
 
 
 def test_new_faces_are_samples_of_the_prior(visit, small):
@@ -396,20 +406,26 @@ def test_on_a_phone_the_face_stays_in_view_above_the_last_slider(visit, small):
     assert min(heights) >= 44
 
 
-def test_refine_is_off_until_asked_for_and_follows_the_slider(visit, small):
-    tab = visit(small[0])
-    plain = shown_on(tab)
-    tab.get_by_role("switch", name="Refine").check()
-    tab.evaluate(
-        """() => new Promise((done, fail) => {
-            const look = () => (after.refined === after.image ? done() : setTimeout(look, 5));
-            setTimeout(() => fail("nothing was refined"), 20000);
-            look();
-        })"""
-    )
-    pixels = tab.evaluate("[...after.pixels.getImageData(0, 0, SIZE, SIZE).data]")
-    refined = np.array(pixels, np.uint8).reshape(1, SIZE, SIZE, 4)[..., :3]
-    assert np.abs(refined.astype(int) - plain).mean() > 2
+def test_a_face_is_refined_unless_told_not_to(visit, refined):
+    path, content = refined
+    plain = to_uint8(decode(content.model, content.faces[:1]))
+    tab = visit(path)
+    shown = """(wanted) => new Promise((done, fail) => {
+        const look = () => (wanted() ? done([...after.pixels.getImageData(0, 0, SIZE, SIZE).data])
+            : setTimeout(look, 5));
+        setTimeout(() => fail("nothing was drawn"), 20000);
+        look();
+    })"""
+    pixels = tab.evaluate(f"({shown})(() => after.image && after.refined === after.image)")
+    assert np.abs(as_faces(pixels).astype(int) - plain).mean() > 2
+    tab.get_by_role("switch", name="Refine").uncheck()
+    pixels = tab.evaluate(f"({shown})(() => !after.refined)")
+    assert np.abs(as_faces(pixels).astype(int) - plain).max() <= 2
+
+
+def as_faces(pixels):
+    """Return the values of a canvas as pixels (1, S, S, 3)."""
+    return np.array(pixels, np.uint8).reshape(1, SIZE, SIZE, 4)[..., :3]
 
 
 def test_a_code_that_cannot_be_read_changes_nothing(visit, small):
@@ -499,7 +515,7 @@ def test_manipulate_writes_a_page_of_a_run(home, tmp_path, capsys):
     [
         (["--html", "faces.png"], "--html must end in .html"),
         (["--html", "faces.html", "--strengths", "1"], "--strengths"),
-        (["--html", "faces.html", "--refine", "--gif"], "--refine and --gif"),
+        (["--html", "faces.html", "--keep", "Male", "--gif"], "--keep and --gif"),
     ],
 )
 def test_flags_of_pictures_are_refused_beside_a_page(capsys, flags, said):

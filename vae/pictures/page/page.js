@@ -251,6 +251,7 @@ describe();
 byId("changes").hidden = !page.attributes.length;
 byId("finder").hidden = page.attributes.length <= page.first.length;
 byId("refine-label").hidden = !page.refiner;
+byId("refine").checked = Boolean(page.refiner);
 if (location.hash) state = readCode(location.hash.slice(1));
 showState();
 makeStrips();

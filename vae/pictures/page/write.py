@@ -21,7 +21,7 @@ from vae.files import write_text
 from vae.latent.prior import Mixture
 from vae.models.refiner import Refiner
 
-LARGEST = 10_000_000
+LARGEST, LARGEST_WITH_REFINER = 10_000_000, 16_000_000
 """bytes of a page with weights of 16 bits; a larger model gets weights of 8 bits"""
 SCRIPTS = ("tensors", "decoder", "refiner", "worker", "codes", "drawing", "page")
 DRAWN = ("listed", "skip")
@@ -50,8 +50,8 @@ class PageContent:
     about: Mapping[str, Any]
     """checkpoint, epoch, faces, method, real: for the lines that say what this is"""
     refiner: Refiner | None = None
-    refine_steps: int = 8
-    refine_strength: float = 0.8
+    refine_steps: int = 1
+    refine_strength: float = 1.0
 
 
 def write_page(path: Path, content: PageContent) -> str:
@@ -65,7 +65,7 @@ def write_page(path: Path, content: PageContent) -> str:
         raise UserError(f"--html draws the architectures {drawn}; this model is {architecture}")
     bits = 16
     page = render_page(content, bits)
-    if len(page) > LARGEST:
+    if len(page) > (LARGEST_WITH_REFINER if content.refiner else LARGEST):
         bits = 8
         page = render_page(content, bits)
     line = write_text(path, page)

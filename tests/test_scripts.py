@@ -578,7 +578,7 @@ def replace_the_checkpoint(root):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_a_picture, "000007.jpg is not a readable image: truncated. 1 such files of 60"),
+        (cut_a_picture, "000007.jpg is not a readable image: truncated. 1 of 60 files are not"),
         (cut_the_table, "cells in the row of 000060.jpg, expected 41: fetch the file again"),
         (
             cut_the_checkpoint,

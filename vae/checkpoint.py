@@ -139,7 +139,7 @@ def _is_backed(value: Tensor) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e30
+    return isinstance(value, int | float) and abs(value) < 1e18
 
 
 def _is_plain(value: Any) -> bool:

@@ -24,7 +24,7 @@ def pick_device(name: str = "auto") -> torch.device:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"--device must be auto, cpu, cuda, cuda:N or mps; got {name}") from error
     available = {
         "cpu": True,
@@ -94,6 +94,19 @@ def _missing_to_compile(device: torch.device) -> str:
     if torch.cuda.get_device_capability(device) < (7, 0):
         return "triton needs a GPU of compute capability 7.0"
     return ""
+
+
+def require_memory(count: int, size: int, what: str) -> None:
+    """Raise UserError if count things of size bytes each are more than this machine's memory."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count * size > memory:
+        needed, there = (f"{number / 1e9:,.1f} GB" for number in (count * size, memory))
+        raise UserError(
+            f"{count:,} {what} need {needed} of memory, and this machine has {there}: "
+            f"at most {memory // size:,} fit"
+        )
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import COUNT, HEIGHT, TRAIN, VAL, WIDTH, write_celeba
 from PIL import Image
+from test_files import largest_file
 
 from vae.data.faces import load_faces
 from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
@@ -110,7 +111,7 @@ def test_an_unreadable_image_is_an_error_with_its_name_and_a_list_and_can_be_ski
     with pytest.raises(UserError) as caught:
         load()
     message = str(caught.value)
-    assert "000007.jpg is not a readable image: truncated. 2 such files of 60 (list in " in message
+    assert "000007.jpg is not a readable image: truncated. 2 of 60 files are not (list" in message
     assert message.endswith("--skip-bad-images leaves them out")
     listing = Path(message.split("list in ")[1].split(")")[0]).read_text()
     reason = "Pillow cannot read this kind of file"
@@ -125,7 +126,7 @@ def test_pictures_smaller_than_the_crop_are_an_error_and_can_be_skipped(celeba):
     small = celeba / "img_align_celeba" / "000011.jpg"
     small.unlink()
     Image.new("RGB", (30, 30)).save(small)
-    message = r"000011.jpg .*: a square of 40 .* 30 x 30 \(--crop-size\). 1 such files of 60"
+    message = r"000011.jpg .*: a square of 40 .* 30 x 30 \(--crop-size\). 1 of 60 files are not"
     with pytest.raises(UserError, match=message):
         load(crop=40)
     faces = load(crop=40, skip_bad_images=True)
@@ -242,3 +243,13 @@ def test_faces_with_attributes_are_those_with_a_row(celeba):
     assert "(30 pictures without a row)" in faces.description[1]
     table.unlink()
     assert len(load().with_attributes(faces.rows("val"))) == VAL
+
+
+def test_a_packed_array_is_used_where_nothing_can_be_written(celeba):
+    (celeba / "notes.md").write_text("mine")
+    listing = load().path.with_suffix(".left-out.txt")
+    listing.unlink()
+    with largest_file(0):
+        faces = load()
+    assert any(f"could not write {listing}: the file is larger" in one for one in faces.description)
+    assert not listing.exists()

@@ -1,6 +1,7 @@
 """What only a machine with cuda can show: no waiting, compilation, saving, repetition."""
 
 import contextlib
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from trainers import (
     without_noise,
 )
 
+from config import TrainConfig
 from vae.checkpoint import build_model, load_checkpoint, save_checkpoint
 from vae.device import pick_compile, pick_precision, prepare_backend
 from vae.errors import StopSignal
@@ -135,7 +137,7 @@ def test_a_checkpoint_saved_on_cuda_is_used_on_the_cpu(tmp_path):
     trainer = make_trainer(make_faces(), device=CUDA, **MODERN)
     trainer.run_epoch(StopSignal())
     model, path = trainer.averaged_model, tmp_path / "last.pt"
-    save_checkpoint(trainer.checkpoint({}), path)
+    save_checkpoint(trainer.checkpoint(asdict(TrainConfig())), path)
 
     checkpoint = load_checkpoint(path)
     restored = build_model(path, checkpoint, CPU)

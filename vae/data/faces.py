@@ -13,7 +13,7 @@ from vae.data.celeba import BY_HASH, SPLITS, UNUSED, fill_splits, find_faces
 from vae.data.decoding import Crop
 from vae.data.packing import Contents, checksums_of, pack
 from vae.data.synthetic.dataset import write_synthetic
-from vae.errors import UserError
+from vae.errors import RunStopped, UserError
 from vae.files import write_whole
 
 SYNTHETIC_ROOT = Path("data/synthetic")
@@ -91,11 +91,13 @@ def load_faces(
     path, contents = pack(faces, image_size, crop, Path(cache_dir), max_images)
     bad, left_out = contents["bad"], faces.left_out | contents["bad"]
     listing = _write_list(path.with_suffix(".left-out.txt"), left_out) if left_out else None
-    if bad and not skip_bad_images:
+    if bad and (not skip_bad_images or len(bad) == len(faces.names)):
         name, reason = next(iter(bad.items()))
+        some = len(bad) < len(faces.names)
+        advice = "train.py --skip-bad-images leaves them out" if some else "pass pictures as --data"
         raise UserError(
-            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} such files of "
-            f"{len(faces.names):,} (list in {listing}). train.py --skip-bad-images leaves them out"
+            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} of "
+            f"{len(faces.names):,} files are not (list in {listing}). {advice}"
         )
     splits = np.where([name in bad for name in faces.names], UNUSED, faces.splits).astype(np.uint8)
     splits, filled = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)
@@ -126,13 +128,19 @@ def load_faces(
     )
 
 
-def _write_list(path: Path, left_out: dict[str, str]) -> Path:
-    """Write the names of the files left out, and the reasons, to path. Returns path."""
+def _write_list(path: Path, left_out: dict[str, str]) -> str:
+    """Write the names of the files left out, and the reasons, to path. Returns path.
+
+    On a read-only disk, returns why there is no list.
+    """
     lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
     content = lines.encode("utf-8", "surrogateescape")
     if not (path.exists() and path.read_bytes() == content):
-        write_whole(path, content)
-    return path
+        try:
+            write_whole(path, content)
+        except RunStopped as error:
+            return str(error)
+    return str(path)
 
 
 def _counts(splits: np.ndarray) -> str:

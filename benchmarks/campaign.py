@@ -230,9 +230,8 @@ class Trial:
                 self.fault("lost", f"{path.name} is not whole: {error}")
                 continue
             if path.name == "last.pt":
-                refined = stored["refiner"]["epoch"] if stored["refiner"] else 0
-                phase = stored["refiner"] is not None
-                reached = (phase, refined or stored["epoch"], stored["training"]["steps"])
+                epoch = stored["refiner"]["epoch"] if stored["refiner"] else stored["epoch"]
+                reached = (bool(stored["refiner"]), epoch, stored["training"]["steps"])
         if reached < before:
             self.fault("lost", f"last.pt was at {before}, is at {reached}")
         return reached

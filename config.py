@@ -12,13 +12,22 @@ PRIORS = ("standard", "gaussian", "mixture")
 METHODS = ("mean", "balanced", "round-trip", "logistic")
 ARCHITECTURES = ("listed", "skip")
 FRACTION = {"at_least": 0, "at_most": 1}
+SIDE = {"at_least": 32, "at_most": 1024}
+SEED = {"at_least": 0, "below": 2**62}
+SCALE = {"at_least": 0, "at_most": 1000}
+RATE = {"above": 0, "at_most": 1}
 PRECISIONS = ("auto", "fp32", "bf16")
 RECIPE_NAMES = ("sharp", "calibrated", "classic")
 SHOWS = ("grid", "reconstructions", "interpolation", "histograms", "traversal")
 
 
 def option(default: Any, comment: str, **rules: Any) -> Any:
-    """Return a field with its default, its comment, and its rules (vae/flags.py reads them)."""
+    """Return a field with its default, its comment, and its rules (vae/flags.py reads them).
+
+    A number without an upper bound gets 1,000,000: larger ones are slips.
+    """
+    if rules.keys() & {"at_least", "above"} and not rules.keys() & {"at_most", "below"}:
+        rules["at_most"] = 1_000_000
     return field(default=default, metadata={"help": comment, **rules})
 
 
@@ -31,7 +40,7 @@ class TrainConfig:
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
     download: bool = option(False, "download what is missing of CelebA into --data first")
-    image_size: int = option(128, "side of the square images, in pixels", at_least=32, fixed=True)
+    image_size: int = option(128, "side of the square images, in pixels", **SIDE, fixed=True)
     crop_size: int | None = option(
         None, "side of the square cut, in pixels; default: by the data", at_least=1, fixed=True
     )
@@ -65,7 +74,7 @@ class TrainConfig:
     # Optimizer
     epochs: int = option(50, "passes over the training split", at_least=1)
     batch_size: int = option(64, "images per step", at_least=2, fixed=True)
-    learning_rate: float = option(3e-3, "Adam's learning rate, at the schedule's peak", above=0)
+    learning_rate: float = option(3e-3, "Adam's learning rate, at the schedule's peak", **RATE)
     schedule: str = option(
         "one-cycle",
         "learning rate: one-cycle is a warm-up, then cosine decay",
@@ -86,17 +95,17 @@ class TrainConfig:
         at_most=65536,
         fixed=True,
     )
-    refiner_noise: float = option(0.15, "noise of the refiner (pixels: 0..1)", above=0, fixed=True)
-    refiner_learning_rate: float = option(1e-3, "the refiner's, at the peak", above=0)
+    refiner_noise: float = option(0.15, "noise of the refiner (pixels: 0..1)", **RATE, fixed=True)
+    refiner_learning_rate: float = option(1e-3, "the refiner's, at the peak", **RATE)
 
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
-    temperature: float = option(1.0, "multiplies the noise of samples", at_least=0)
+    temperature: float = option(1.0, "multiplies the noise of samples", **SCALE)
     refine_steps: int = option(8, "steps of the refiner", at_least=1)
     refine_strength: float = option(0.8, "0: the decoded face, 1: the refined one", **FRACTION)
 
     # Machine
-    seed: int = option(0, "seed of weights, order and noise", at_least=0, below=2**63, fixed=True)
+    seed: int = option(0, "seed of weights, order and noise", **SEED, fixed=True)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option("auto", "auto: bf16 where the hardware has it", choices=PRECISIONS)
     compile: str = option("auto", "auto: on one cuda GPU", choices=("auto", "on", "off"))
@@ -106,6 +115,7 @@ class TrainConfig:
     resume: str | None = option(None, "run to continue; bare: the newest", nargs="?", const="")
     sample_every_epochs: int = option(5, "epochs between pictures", at_least=1)
     save_every_epochs: int = option(1, "epochs between checkpoints", at_least=1)
+    save_every_minutes: float = option(30, "and within long epochs, minutes between", above=0)
 
     def __post_init__(self) -> None:
         _require_even_halves(self.image_size, len(self.channels))
@@ -164,8 +174,8 @@ class GenerateConfig:
 
     # Sampling
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
-    temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
-    seed: int = option(0, "seed of the noise", at_least=0)
+    temperature: float | None = option(None, "scale of the noise; default: the run's", **SCALE)
+    seed: int = option(0, "seed of the noise", **SEED)
 
     # Refiner
     refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
@@ -214,11 +224,11 @@ class ManipulateConfig:
 
     # Faces
     source: str = option("random", "faces, without --image", choices=("random", "val", "mean"))
-    faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", at_least=0)
+    faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", **SEED)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
-    temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
-    seed: int = option(0, "seed of the noise", at_least=0)
+    temperature: float | None = option(None, "scale of the noise; default: the run's", **SCALE)
+    seed: int = option(0, "seed of the noise", **SEED)
 
     # Refiner
     refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
@@ -258,8 +268,8 @@ class EvaluateConfig:
 
     # Samples
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
-    temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
-    seed: int = option(0, "seed of the noise", at_least=0)
+    temperature: float | None = option(None, "scale of the noise; default: the run's", **SCALE)
+    seed: int = option(0, "seed of the noise", **SEED)
     refine: bool = option(True, "measure refined faces too, where the checkpoint has a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
@@ -287,7 +297,7 @@ class JudgeConfig:
 
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
-    image_size: int = option(128, "side of the square images, in pixels: the VAE's", at_least=32)
+    image_size: int = option(128, "side of the square images, in pixels: the VAE's", **SIDE)
     crop_size: int | None = option(
         None, "side of the square cut, in pixels; default: by the data", at_least=1
     )
@@ -298,10 +308,10 @@ class JudgeConfig:
     # Optimizer
     epochs: int = option(15, "passes over the training split, for each network", at_least=1)
     batch_size: int = option(64, "images per step", at_least=2)
-    learning_rate: float = option(3e-3, "AdamW's learning rate, at the schedule's peak", above=0)
+    learning_rate: float = option(3e-3, "AdamW's learning rate, at the schedule's peak", **RATE)
 
     # Machine
-    seed: int = option(0, "seed of the guide; the judge uses seed + 1", at_least=0, below=2**62)
+    seed: int = option(0, "seed of the guide; the judge uses seed + 1", **SEED)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option("auto", "auto: bf16 where the hardware has it", choices=PRECISIONS)
     run_dir: str | None = option(None, "folder to write to; default: runs/DATA-SIZE-judges ...")

@@ -3,10 +3,15 @@
 Only histograms, and reconstructions without --image, need the data set.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+if __name__ == "__main__":
+    # until main begins, Ctrl-C ends the process without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import numpy as np
 import torch

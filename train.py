@@ -5,13 +5,19 @@ reconstructions and samples, last.pt, and best.pt (the best validation total). T
 metrics and curves of its own.
 """
 
+import contextlib
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    # until main begins, Ctrl-C ends the process without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 
@@ -20,8 +26,15 @@ from vae.checkpoint import Checkpoint, build_model, build_refiner, load_checkpoi
 from vae.data.batches import batches
 from vae.data.download import download
 from vae.data.faces import PackedFaces, load_config_faces
-from vae.device import float64_device, pick_compile, pick_device, pick_precision, prepare_backend
-from vae.errors import Interrupted, RunStopped, StopSignal, UserError, script
+from vae.device import (
+    float64_device,
+    pick_compile,
+    pick_device,
+    pick_precision,
+    prepare_backend,
+    require_memory,
+)
+from vae.errors import Interrupted, NotFinite, StopSignal, UserError, script
 from vae.files import require_writable, write_csv, write_text
 from vae.flags import as_flag, read_flags
 from vae.latent.codes import Statistics, latent_statistics
@@ -36,13 +49,13 @@ from vae.run import (
     BEST,
     FACES,
     LAST,
-    choose_run_dir,
     find_checkpoint,
     newest_run,
+    own_run_dir,
     require_same_faces,
     run_name,
 )
-from vae.training.parallel import join_ranks
+from vae.training.parallel import Ranks, join_ranks
 from vae.training.phases import RefinerTrainer, VAETrainer, residual_of
 from vae.training.statistics import training_statistics
 from vae.training.trainer import Trainer
@@ -55,13 +68,29 @@ SAMPLING = ("prior", "temperature", "refine_steps", "refine_strength")
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
-    """Configure, load the faces, build the model, train it epoch by epoch."""
-    # Configure
-    config, run_dir, resumed = read_config(argv)
+    """Configure, take the folder of the run, train."""
+    config, old_dir, resumed = read_config(argv)
     device = pick_device(config.device)
     prepare_backend(device)
-    precision = pick_precision(device, config.precision)
     ranks = join_ranks(device)
+    name = run_name(config.data, config.image_size)
+    with contextlib.ExitStack() as held:
+        run_dir = ""
+        if ranks.is_main:
+            wanted = config.run_dir if old_dir is None else str(old_dir)
+            run_dir = held.enter_context(own_run_dir(wanted, name, bool(resumed)))
+        train_run(config, Path(ranks.same(str(run_dir))), resumed, device, ranks)
+
+
+def train_run(
+    config: TrainConfig,
+    run_dir: Path,
+    resumed: Checkpoint | None,
+    device: torch.device,
+    ranks: Ranks,
+) -> None:
+    """Load the faces, build the model, train it epoch by epoch."""
+    precision = pick_precision(device, config.precision)
     require_writable(run_dir / LAST)
     ranks.print(describe_config(config))
     with ranks.main_first():
@@ -103,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(*sorted(run_dir.iterdir()), sep="\n")
 
 
-def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoint | None]:
-    """Return the configuration, the run's folder, and the checkpoint to resume from.
+def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path | None, Checkpoint | None]:
+    """Return the configuration, and of a run to resume the folder and the checkpoint.
 
     What no flag sets comes from the resumed run, else from the recipe, else from config.py.
     """
@@ -113,8 +142,11 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
         config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
         if config.init is not None:
             config = read_init(config, argv)
-        name = run_name(config.data, config.image_size)
-        return config, choose_run_dir(config.run_dir, name), None
+        with torch.device("meta"):
+            weights = sum(map(torch.numel, build(network_of(config)).parameters()))
+        # with their average, gradients and two moments
+        require_memory(weights, 5 * 4, "weights in training")
+        return config, None, None
     path = find_checkpoint(config.resume or newest_run(), LAST)
     resumed = load_checkpoint(path)
     if resumed.training is None:
@@ -200,6 +232,12 @@ def has_new_table(config: TrainConfig, resumed: Checkpoint) -> bool:
     return faces.attributes is not None and faces.table_digest() != resumed.statistics["table"]
 
 
+def network_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the description of a new VAE, for build."""
+    names = ("architecture", "image_size", "channels", "latent_dim")
+    return {name: getattr(config, name) for name in names}
+
+
 def new_vae_trainer(
     config: TrainConfig,
     faces: PackedFaces,
@@ -213,8 +251,7 @@ def new_vae_trainer(
         path = find_checkpoint(config.init)
         model = build_model(path, load_checkpoint(path), device)
     else:
-        names = ("architecture", "image_size", "channels", "latent_dim")
-        model = build({name: getattr(config, name) for name in names})
+        model = build(network_of(config))
     if config.architecture == "skip" and not resumed and config.init is None:
         rows, place = rows_to_fit(faces.rows("train")), float64_device(device)
         label = "principal components" if options["ranks"].is_main else None
@@ -258,17 +295,25 @@ def new_refiner_trainer(
 def run_epochs(config: TrainConfig, trainer: Trainer, run_dir: Path, stop: StopSignal) -> None:
     """Train the remaining epochs of a phase; save each one, and the state if interrupted."""
     last = run_dir / LAST
+
+    def save() -> None:
+        save_checkpoint(trainer.checkpoint(stored_config(config)), last)
+
     while trainer.epoch < trainer.config.epochs:
         try:
-            trainer.run_epoch(stop)
+            trainer.run_epoch(stop, save)
         except Interrupted as error:
             if trainer.ranks.is_main:
-                save_checkpoint(trainer.checkpoint(stored_config(config)), last)
+                save()
             note = f"saved {last}; continue with: python train.py --resume {run_dir}"
             raise Interrupted(error.signal_number, note) from error
-        except RunStopped as error:
+        except NotFinite as error:
             advice = f"resume from {last}" if last.exists() else "start again"
-            raise RunStopped(
+            if trainer.failed_step and trainer.ranks.is_main:
+                listed = run_dir / "not-finite.txt"
+                write_text(listed, "".join(f"{name}\n" for name in trainer.failed_names()))
+                advice = f"its images are in {listed}; {advice}"
+            raise NotFinite(
                 f"{error}: {advice} with a lower --{trainer.prefix}learning-rate"
             ) from error
         if trainer.ranks.is_main:

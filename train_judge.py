@@ -5,9 +5,15 @@ uses the judge. judges.json beside them has the AUCs that are printed.
 """
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+
+if __name__ == "__main__":
+    # until main begins, Ctrl-C ends the process without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 
@@ -20,7 +26,7 @@ from vae.evaluation.report import print_report
 from vae.files import require_writable, write_text
 from vae.flags import read_flags
 from vae.models.judge import Judge
-from vae.run import choose_run_dir, run_name
+from vae.run import own_run_dir, run_name
 from vae.training.judge import (
     known_attributes,
     measure_attributes,
@@ -34,10 +40,15 @@ CHANNELS = {"guide": (24, 48, 96, 192), "judge": (32, 64, 128, 192)}
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
-    """Configure, load the faces, train and measure the guide and then the judge, report."""
-    # Configure
+    """Configure, take a folder, train the judges."""
     config = read_flags(JudgeConfig, argv, __doc__)
-    run_dir = choose_run_dir(config.run_dir, f"{run_name(config.data, config.image_size)}-judges")
+    name = f"{run_name(config.data, config.image_size)}-judges"
+    with own_run_dir(config.run_dir, name) as run_dir:
+        train_judges(config, run_dir)
+
+
+def train_judges(config: JudgeConfig, run_dir: Path) -> None:
+    """Load the faces, train and measure the guide and then the judge, report."""
     paths = {role: run_dir / f"{role}.pt" for role in CHANNELS}
     for path in paths.values():
         if path.exists():

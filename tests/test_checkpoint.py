@@ -1,10 +1,14 @@
 import contextlib
+import os
+import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from config import TrainConfig
 from vae import VAE, open_run
 from vae.checkpoint import (
     FORMAT,
@@ -14,14 +18,14 @@ from vae.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from vae.errors import UserError
+from vae.errors import RunStopped, UserError
 
 CPU = torch.device("cpu")
 
 
 def make_checkpoint(**changes):
     model = VAE(32, (4, 6), 5)
-    known = {"config": {"seed": 1}, "arch": model.arch, "weights": model.state_dict()}
+    known = {"config": asdict(TrainConfig()), "arch": model.arch, "weights": model.state_dict()}
     known |= {"crop": "frame", "digest": "d", "epoch": 2, "variance": 0.5}
     return Checkpoint(**known | changes)
 
@@ -147,8 +151,8 @@ def test_weights_that_do_not_fit_their_network_are_damage(tmp_path, changes):
     checkpoint = make_checkpoint()
     checkpoint.arch = checkpoint.arch | changes
     save_checkpoint(checkpoint, path)
-    with pytest.raises(UserError, match=r"last.pt is damaged: its weights do not fit its network"):
-        build_model(path, load_checkpoint(path), CPU)
+    with pytest.raises(UserError, match=r"last.pt is damaged: "):
+        load_checkpoint(path)
 
 
 def test_a_text_file_is_no_checkpoint(tmp_path):
@@ -186,8 +190,86 @@ def test_damage_anywhere_in_the_file_is_one_line(tmp_path):
             load_checkpoint(path)
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+@pytest.mark.parametrize("part", ["weights", "statistics", "training"])
+def test_what_is_not_finite_is_refused(home, tmp_path, part):
+    stored = torch.load("runs/celeba-32/last.pt", weights_only=True)
+    places = {
+        "weights": (stored["weights"]["fc_mu.bias"], "weights fc_mu.bias"),
+        "statistics": (stored["statistics"]["mean"], "statistics mean"),
+        "training": (
+            stored["training"]["optimizer"]["state"][3]["exp_avg"],
+            "training optimizer state 3 exp_avg",
+        ),
+    }
+    tensor, name = places[part]
+    tensor[2] = float("nan")
+    torch.save(stored, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=f"last.pt is damaged: {name} is not finite"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(make_checkpoint(), path)
+    before = path.read_bytes()
     checkpoint = make_checkpoint()
-    checkpoint.weights["fc_mu.bias"][2] = float("nan")
-    with pytest.raises(UserError, match="damaged: its weights are not finite"):
-        build_model(tmp_path / "last.pt", checkpoint, CPU)
+    checkpoint.weights["fc_mu.bias"][2] = float("inf")
+    with pytest.raises(RunStopped, match="was not written: weights became infinite"):
+        save_checkpoint(checkpoint, path)
+    assert path.read_bytes() == before
+
+
+WRONG = [
+    ("variance", None),
+    ("variance", 0),
+    ("variance", -1.0),
+    ("config", {}),
+    ("config prior", 3),
+    ("arch channels", [0, 0, 0]),
+    ("arch latent_dim", 2_000_000),
+    ("weights fc_mu.bias", "gone"),
+    ("weights fc_mu.bias", torch.zeros(1).expand(7)),
+    ("epoch", -1),
+    ("statistics", {}),
+    ("statistics mean", torch.zeros(4)),
+    ("statistics priors mixture means", torch.zeros(8, 6)),
+    ("statistics cooccurrence", torch.zeros(2, 2)),
+    ("training", {}),
+    ("training history", [{}]),
+    ("training sums", None),
+    ("training steps", -3),
+    ("training weights fc_mu.bias", torch.zeros(3)),
+    ("training optimizer param_groups", [{}]),
+    ("training optimizer state", {0: {}}),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), WRONG, ids=[f"{a}-{b}"[:40] for a, b in WRONG])
+def test_a_part_that_is_missing_or_does_not_fit_is_one_line(home, tmp_path, place, value):
+    stored = torch.load("runs/celeba-32/last.pt", weights_only=True)
+    *above, last = place.split(" ")
+    part = stored
+    for name in above:
+        part = part[name]
+    if isinstance(value, str) and value == "gone":
+        del part[last]
+    else:
+        part[last] = value
+    torch.save(stored, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last.pt is damaged: "):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_an_archive_that_would_unpack_to_more_than_its_size_is_refused(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(make_checkpoint(), path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/99", bytes(10**7))
+    with pytest.raises(UserError, match="is not a checkpoint of this project"):
+        load_checkpoint(path)
+
+
+def test_a_pipe_is_no_checkpoint_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "last.pt")
+    with pytest.raises(UserError, match="it is not a file"):
+        load_checkpoint(tmp_path / "last.pt")

@@ -47,6 +47,14 @@ def test_the_defaults_obey_their_own_rules(config):
     check(config())
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_number_has_an_upper_bound(config):
+    for entry in dataclasses.fields(config):
+        kind = str(entry.type)
+        if "int" in kind or "float" in kind:
+            assert entry.metadata.keys() & {"at_most", "below"}, entry.name
+
+
 def test_what_describes_the_trained_weights_is_fixed_on_resume():
     fixed = {entry.name for entry in dataclasses.fields(TrainConfig) if entry.metadata.get("fixed")}
     assert fixed >= {"recipe", "image_size", "crop_size", "latent_dim", "channels", "likelihood"}
@@ -66,7 +74,7 @@ def test_scripts_use_the_same_word_for_the_same_thing():
 
 
 def test_config_stays_short():
-    assert len(Path(__file__).parent.parent.joinpath("config.py").read_text().splitlines()) < 328
+    assert len(Path(__file__).parent.parent.joinpath("config.py").read_text().splitlines()) < 338
 
 
 def test_the_default_attributes_are_named_in_the_help():

@@ -16,7 +16,7 @@ from vae.errors import UserError
 from vae.latent.codes import image_noise, seeded_noise
 from vae.models.judge import Judge
 from vae.models.refiner import refine
-from vae.run import choose_run_dir, find_checkpoint, newest_run, open_judge
+from vae.run import find_checkpoint, newest_run, open_judge, own_run_dir
 
 
 def without_statistics(path):
@@ -223,9 +223,28 @@ def test_the_newest_run_is_that_of_the_newest_last_checkpoint(tmp_path, monkeypa
 def test_runs_are_numbered_and_never_overwritten(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("celeba-32", "celeba-32-2", "celeba-32-3"):
-        run_dir = choose_run_dir(None, "celeba-32")
-        assert run_dir == Path("runs") / name
-        save_checkpoint(make_checkpoint(), run_dir / "last.pt")
-    with pytest.raises(UserError, match="holds a run: continue it with --resume runs/celeba-32-2"):
-        choose_run_dir("runs/celeba-32-2", "celeba-32")
+        with own_run_dir(None, "celeba-32") as run_dir:
+            assert run_dir == Path("runs") / name
+            save_checkpoint(make_checkpoint(), run_dir / "last.pt")
+    with (
+        pytest.raises(UserError, match="holds a run: continue it with --resume runs/celeba-32-2"),
+        own_run_dir("runs/celeba-32-2", "celeba-32"),
+    ):
+        pass
     assert newest_run() == Path("runs/celeba-32-3")
+
+
+def test_a_folder_in_use_goes_to_nobody_else_and_is_removed_if_it_stays_empty(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with own_run_dir(None, "a") as first, own_run_dir(None, "a") as second:
+        assert (first, second) == (Path("runs/a"), Path("runs/a-2"))
+        with pytest.raises(UserError, match="another training writes to runs/a:"):
+            own_run_dir("runs/a", "a").__enter__()
+    assert not Path("runs").exists()
+    # an empty folder is free, and it is the user's own
+    Path("runs/a").mkdir(parents=True)
+    with own_run_dir(None, "a") as again:
+        assert again == Path("runs/a")
+    assert Path("runs/a").exists()

@@ -1,12 +1,15 @@
 """The file format: save and load checkpoints. Loading executes no code."""
 
 import io
+import itertools
 import pickle
 import struct
+import textwrap
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 from vae.data.decoding import Crop
 from vae.device import memory_format
-from vae.errors import UserError
+from vae.errors import NotFinite, UserError
 from vae.files import write_whole
 from vae.models.build import build
 from vae.models.refiner import Refiner
@@ -69,7 +72,12 @@ Record = TypeVar("Record", Checkpoint, JudgeCheckpoint)
 
 
 def save_checkpoint(checkpoint: Checkpoint | JudgeCheckpoint, path: Path) -> None:
-    """Write a checkpoint, whole or not at all. Raises RunStopped if it cannot be written."""
+    """Write a checkpoint, whole or not at all.
+
+    Raises RunStopped if it cannot be written, or if a weight is not finite.
+    """
+    if not _are_finite(checkpoint.weights):
+        raise NotFinite(f"{path} was not written: weights became infinite or not a number")
     buffer = io.BytesIO()
     torch.save(vars(checkpoint), buffer)
     write_whole(path, buffer.getvalue())
@@ -78,7 +86,8 @@ def save_checkpoint(checkpoint: Checkpoint | JudgeCheckpoint, path: Path) -> Non
 def load_checkpoint(path: Path, record: type[Record] = Checkpoint) -> Record:
     """Return the checkpoint at path, on the CPU; nothing in the file is executed.
 
-    Raises UserError if it is damaged, of another project, of another kind or of another format.
+    Raises UserError if it is damaged, of another project, of another kind or of another format, or
+    if its parts do not belong together. Shapes are compared before a network takes memory.
     """
     _require_whole(path)
     try:
@@ -91,9 +100,132 @@ def load_checkpoint(path: Path, record: type[Record] = Checkpoint) -> Record:
         raise UserError(f"{path} has format {stored['format']}, this code reads {FORMAT}")
     if stored.keys() != {entry.name for entry in fields(record)}:
         raise _foreign(path)
-    if not all(isinstance(stored[part], dict) for part in ("config", "arch", "weights")):
-        raise _foreign(path)
+    _require_fitting(path, stored)
     return record(**stored)
+
+
+def _require_fitting(path: Path, stored: dict[str, Any]) -> None:
+    """Raise UserError, naming the part, if a part of a record is not what it has to be."""
+    try:
+        wrong = _misfit(stored, _form_of(stored))
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        wrong = "its description of the network or the statistics is wrong"
+    if wrong:
+        raise UserError(f"{path} is damaged: {wrong}")
+
+
+def _misfit(value: Any, form: Any, name: str = "") -> str:
+    """Return what of a value does not have its form, "" if all has.
+
+    A form is a dict (of the forms of some entries), a list (the shape of a tensor of finite
+    numbers), a type, or a function that says whether a value is right.
+    """
+    if isinstance(form, dict):
+        if not isinstance(value, dict) or not form.keys() <= value.keys():
+            return f"{name or 'the file'} lacks an entry"
+        parts = ((value[entry], part, f"{name} {entry}".strip()) for entry, part in form.items())
+        return next(filter(None, itertools.starmap(_misfit, parts)), "")
+    if isinstance(form, list):
+        # a tensor may claim more elements than it has bytes
+        if not isinstance(value, Tensor) or list(value.shape) != form or not _is_backed(value):
+            return f"{name} does not fit the network"
+        return "" if value.isfinite().all() else f"{name} is not finite"
+    right = isinstance(value, form) if isinstance(form, type | UnionType) else form(value)
+    return "" if right else f"{name} cannot be {textwrap.shorten(repr(value), 40)}"
+
+
+def _is_backed(value: Tensor) -> bool:
+    return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e30
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**60
+
+
+def _is_history(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        {"epoch", "train_total", "val_total"} <= row.keys() and all(map(_is_number, row.values()))
+        for row in value
+    )
+
+
+_SETTINGS = {"data": str, "image_size": _is_count, "cache_dir": str, "skip_bad_images": bool}
+_SETTINGS |= {"crop_size": int | None, "max_images": int | None}
+_SETTINGS |= {"prior": str, "recipe": str, "likelihood": str, "refine_steps": _is_positive}
+_SETTINGS |= dict.fromkeys(("beta", "temperature", "refine_strength"), _is_number)
+"""The settings that scripts read from a checkpoint."""
+
+
+def _form_of(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the form that a record must have, by what it says of its networks."""
+    network = _shapes(stored["arch"])
+    form = {"config": {"image_size": _is_count}, "weights": network}
+    form |= {"crop": str | int, "digest": str}
+    if "seed" in stored:
+        return form | {"seed": _is_count, "attributes": dict, "identity": dict | None}
+    form |= {"config": _SETTINGS, "epoch": _is_count, "variance": _is_positive}
+    if stored["statistics"] is not None:
+        form["statistics"] = _form_of_statistics(stored["statistics"], stored["arch"]["latent_dim"])
+    if (refiner := stored["refiner"]) is not None:
+        network = _shapes(refiner["arch"])
+        levels = dict.fromkeys(("noise", "residual"), _is_positive)
+        form["refiner"] = {"arch": levels, "weights": network, "epoch": _is_count}
+    if stored["training"] is not None:
+        form["training"] = _form_of_training(stored["training"], network)
+    return form
+
+
+def _shapes(arch: dict[str, Any]) -> dict[str, list[int]]:
+    """Return the shapes of the weights of the network that arch describes; takes no memory."""
+    with torch.device("meta"):
+        return {name: list(one.shape) for name, one in build(arch).state_dict().items()}
+
+
+def _form_of_statistics(statistics: dict[str, Any], dim: int) -> dict[str, Any]:
+    form = {"n": _is_positive, "mean": [dim], "covariance": [dim, dim], "mean_variance": [dim]}
+    counts = {name: len(prior["weights"]) for name, prior in statistics["priors"].items()}
+    form |= {"table": int, "priors": {"mixture": {}}}
+    for name, count in counts.items():
+        shapes = {"weights": [count], "means": [count, dim], "covariances": [count, dim, dim]}
+        form["priors"][name] = shapes
+    if "attribute_names" in statistics:
+        kinds = len(statistics["attribute_names"])
+        form |= {"attribute_names": list, "attribute_n": _is_positive, "attribute_mean": [dim]}
+        form |= {"class_sums": [kinds, dim], "cooccurrence": [kinds, kinds]}
+        form |= {"round_trips": [kinds, kinds]}
+    return form
+
+
+def _form_of_training(training: dict[str, Any], network: dict[str, list[int]]) -> dict[str, Any]:
+    # Adam's state has an entry for each parameter; its first moment has the parameter's shape
+    state = {
+        number: {"step": [], "exp_avg": (shape := list(one["exp_avg"].shape)), "exp_avg_sq": shape}
+        for number, one in training["optimizer"]["state"].items()
+    }
+    group = dict.fromkeys(("lr", "eps", "weight_decay", "scale"), _is_number)
+    groups = training["optimizer"]["param_groups"]
+    if any(_misfit(one, group | {"params": list, "betas": list | tuple}) for one in groups):
+        raise ValueError("an optimizer without its settings")
+    return {
+        "weights": network,
+        "optimizer": {"state": state, "param_groups": list},
+        "steps": _is_count,
+        "images": _is_count,
+        "sums": lambda value: all(map(_is_number, value)),
+        "history": _is_history,
+    }
+
+
+def _are_finite(weights: dict[str, Tensor]) -> bool:
+    return all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
 _NOT_OURS = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, struct.error)
@@ -122,8 +254,6 @@ def _with_weights(path: Path, stored: dict[str, Any], device: torch.device) -> A
     try:
         model: nn.Module = build(stored["arch"])
         model.load_state_dict(stored["weights"])
-        if not all(torch.isfinite(weight).all() for weight in model.state_dict().values()):
-            raise UserError(f"{path} is damaged: its weights are not finite")
     except (TypeError, ValueError, LookupError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its weights do not fit its network") from error
     return model.to(device, memory_format=memory_format(device)).eval()
@@ -131,8 +261,13 @@ def _with_weights(path: Path, stored: dict[str, Any], device: torch.device) -> A
 
 def _require_whole(path: Path) -> None:
     """Raise UserError unless path is a whole zip archive, as torch writes it."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: it is not a file")
     try:
         with zipfile.ZipFile(path) as archive:
+            # torch compresses nothing: such a file could take any memory
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise _foreign(path)
             # torch does not check the checksums
             damage = "a checksum is wrong" if archive.testzip() else None
     except OSError as error:

@@ -95,6 +95,19 @@ def _missing_to_compile(device: torch.device) -> str:
     return ""
 
 
+def require_memory(count: int, size: int, what: str) -> None:
+    """Raise UserError if count things of size bytes each are more than this machine's memory."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count * size > memory:
+        needed, there = (f"{number / 1e9:,.1f} GB" for number in (count * size, memory))
+        raise UserError(
+            f"{count:,} {what} need {needed} of memory, and this machine has {there}: "
+            f"at most {memory // size:,} fit"
+        )
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """Return the context in which the convolutions run in the given precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

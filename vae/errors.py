@@ -3,10 +3,13 @@
 import errno
 import functools
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
 
 class UserError(Exception):
@@ -15,6 +18,10 @@ class UserError(Exception):
 
 class RunStopped(Exception):
     """What ends a run that was asked for correctly: a loss that is not finite, a full disk."""
+
+
+class NotFinite(RunStopped):
+    """A loss or a weight that is infinite or not a number."""
 
 
 class Interrupted(Exception):
@@ -28,20 +35,19 @@ class Interrupted(Exception):
 class StopSignal:
     """Notes Ctrl-C and SIGTERM while it is entered, so that work stops where it can go on.
 
-    A second signal ends the process at once, without saving.
+    A second signal ends the process at once, without saving. In a thread other than the main one,
+    which receives no signals, nothing is noted.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __enter__(self) -> "StopSignal":
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        self.before = _handle_signals(dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._note))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        _handle_signals(self.before)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
@@ -58,16 +64,17 @@ class StopSignal:
 def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
     """Return main as a function that turns the errors above into one line and an exit code.
 
-    The code is 0 when main returns, 2 for UserError, 1 for RunStopped, and 128 plus the signal's
-    number for an interruption: 130 on Ctrl-C, 143 on SIGTERM. Anything else is a defect of ours
-    and keeps its traceback.
+    The code is 0 when main returns, 2 for UserError and for a path that cannot be used, 1 for
+    RunStopped, a full disk or too little memory, and 128 plus the signal's number for an
+    interruption: 130 on Ctrl-C, 143 on SIGTERM. Anything else is a defect of ours and keeps its
+    traceback.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
-        before = signal.signal(signal.SIGTERM, _interrupt)
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+        _prepare_streams()
+        handlers = {signal.SIGTERM: _interrupt, signal.SIGINT: signal.default_int_handler}
+        before = _handle_signals(handlers)
         try:
             main(argv)
         except UserError as error:
@@ -83,17 +90,48 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _end("stopped: nobody reads the output any more", 1)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG):
+            if error.errno not in _BAD_PATH + _BAD_DISK:
                 raise
-            what = f" {error.filename}" if error.filename else ""
-            return _end(f"stopped: {error.strerror}{what}", 1)
+            what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            if error.errno in _BAD_PATH:
+                return _end(f"error: {what}", 2)
+            return _end(f"stopped: {what}", 1)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+                raise
+            return _end("stopped: there is not enough memory for this size", 1)
         except SystemExit as error:
             return error.code
         finally:
-            signal.signal(signal.SIGTERM, before)
+            _handle_signals(before)
         return 0
 
     return wrapped
+
+
+_BAD_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
+_BAD_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_NO_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
+"""in the messages of torch, on a GPU and on the CPU"""
+
+
+def _handle_signals(handlers: Mapping[int, Any]) -> dict[int, Any]:
+    """Set the handlers of signals; return those before. Only the main thread may set any."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number, handler in handlers.items()}
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr take any text; if they are closed, open them on the null device."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = open(os.devnull, "w")  # noqa: SIM115  for the rest of the process
+            # a file that is opened later must not become what libraries write to
+            os.dup2(null.fileno(), number)
+            setattr(sys, name, null)
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # names need not be UTF-8
 
 
 def _interrupt(signal_number: int, _frame: object) -> None:

@@ -3,13 +3,20 @@
 import contextlib
 import csv
 import errno
+import functools
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vae.errors import RunStopped, UserError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has no such locks
+    fcntl = None
 
 
 @contextlib.contextmanager
@@ -18,16 +25,22 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     The temporary file keeps path's suffix, because some writers choose a format by it. Missing
     folders are created. If the body raises, the temporary file is removed and path is unchanged.
+    The temporary files of processes that were killed are removed.
 
     Raises RunStopped if the disk is full or the path cannot be written.
     """
     partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with open(partial, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, path)
+        _sweep(path.parent.resolve())
+        with open(partial, "wb") as owned:
+            if not lock(owned.fileno()):
+                owned.close()  # Windows replaces no open file
+            yield partial
+            with open(partial, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(partial, path)
+        _sync_folder(path.parent)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
@@ -51,11 +64,75 @@ _CANNOT_WRITE = {
     errno.ENOTDIR: "a part of the path is a file",
     errno.EISDIR: "it is a folder",
     errno.EEXIST: "a part of the path is a file",
+    errno.ELOOP: "a part of the path is a link to itself",
 }
 
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder until it is closed, at the latest when the process ends.
+
+    Returns False if another process has locked it, None if this place has no locks (Windows; some
+    network file systems).
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (OSError, AttributeError):
+        return None
+    return True
+
+
+@functools.cache  # once in each folder: one may hold 200,000 pictures
+def _sweep(folder: Path) -> None:
+    """Remove temporary files whose writer was killed: nobody has locked them."""
+    with os.scandir(folder) as entries:
+        found = [one for one in entries if re.fullmatch(r"\..+\.\d+\.partial(\.\w+)?", one.name)]
+    for entry in found:
+        # a file that is gone by now was still being written
+        with contextlib.suppress(OSError), open(entry.path, "rb") as left:
+            if lock(left.fileno()):
+                os.unlink(entry.path)  # noqa: PTH108
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a name in a folder last through a loss of power, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[bool]:
+    """Make a folder and lock it; yield whether no other process has it.
+
+    If it was made here and is still empty in the end, it is removed.
+
+    Raises UserError if it cannot be made.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Windows opens no folder
+        descriptor = os.open(folder if fcntl else os.devnull, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        raise UserError(f"cannot write {folder}: {_CANNOT_WRITE[error.errno]}") from error
+    try:
+        yield lock(descriptor) is not False
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            for one in missing:
+                one.rmdir()
 
 
 def require_writable(path: Path) -> None:

@@ -1,7 +1,6 @@
 """The fields of a configuration class as command-line flags."""
 
 import argparse
-import math
 import types
 import typing
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any, NoReturn
 
 from vae.errors import UserError
 
-BOUNDS = {"at_least": ge, "at_most": le, "above": gt, "below": lt}
+BOUNDS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,9 +55,9 @@ def check(config: Any) -> None:
                 raise ValueError(f"{flag} must be one of {', '.join(rules['choices'])}; got {one}")
             if one == "" and "const" not in rules:
                 raise ValueError(f"{flag} is empty")
-            for name in BOUNDS.keys() & rules.keys():
-                bound = f"{name.replace('_', ' ')} {rules[name]}"
-                if not math.isfinite(one) or not BOUNDS[name](one, rules[name]):
+            for name, obeys in BOUNDS.items():
+                if name in rules and not obeys(one, rules[name]):  # nan obeys none
+                    bound = f"{name.replace('_', ' ')} {rules[name]}"
                     raise ValueError(f"{flag} must be {bound}; got {one}")
 
 

@@ -1,5 +1,6 @@
 """An opened run: its model and what is derived from it. Every script but train.py starts here."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +23,9 @@ from vae.checkpoint import (
 from vae.data.batches import batches
 from vae.data.decoding import Crop, read_pictures
 from vae.data.faces import PackedFaces, load_faces
-from vae.device import pick_device, prepare_backend
+from vae.device import pick_device, prepare_backend, require_memory
 from vae.errors import UserError
+from vae.files import locked_folder
 from vae.latent.codes import Statistics, image_noise
 from vae.latent.directions import (
     attribute_directions,
@@ -121,7 +123,12 @@ class Run:
         )
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the decoded images (N, 3, S, S) in [0, 1] of codes z (N, D)."""
+        """Return the decoded images (N, 3, S, S) in [0, 1] of codes z (N, D).
+
+        Raises UserError if they do not fit into memory.
+        """
+        # the images in float32, and once more in a grid
+        require_memory(len(z), 2 * 4 * 3 * self.arch["image_size"] ** 2, "faces")
         return decode_codes(self.model, z)
 
     @cached_property
@@ -376,16 +383,30 @@ def newest_run() -> Path:
     return max(runs(), key=lambda path: find_checkpoint(path, LAST).stat().st_mtime)
 
 
-def choose_run_dir(path: str | None, name: str) -> Path:
-    """Return the folder of a new run: path, else the first free one of runs/name, runs/name-2 ...
+@contextlib.contextmanager
+def own_run_dir(path: str | None, name: str, resumed: bool = False) -> Iterator[Path]:
+    """Yield the folder of a run, which no other training can take until the body ends.
 
-    Raises UserError if path holds a run already.
+    It is path, else the first free one of runs/name, runs/name-2 ... An empty folder is free.
+
+    Raises UserError if path is in use, or holds a run already and is not resumed.
     """
-    if path is None:
-        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        return next(RUNS / free for free in names if not (RUNS / free).exists())
-    if any((Path(path) / file).exists() for file in (LAST, BEST)):
+    holds_run = path is not None and any((Path(path) / file).exists() for file in (LAST, BEST))
+    if holds_run and not resumed:
         raise UserError(
             f"--run-dir {path} holds a run: continue it with --resume {path}, or name another"
         )
-    return Path(path)
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    for folder in [Path(path)] if path is not None else (RUNS / free for free in names):
+        if path is None and folder.exists() and not (folder.is_dir() and _is_empty(folder)):
+            continue
+        with locked_folder(folder) as is_ours:
+            # another training may have had it, and have ended, in between
+            if is_ours and (path is not None or _is_empty(folder)):
+                yield folder
+                return
+    raise UserError(f"another training writes to {path}: wait for it, or name another folder")
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())

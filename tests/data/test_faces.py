@@ -110,7 +110,7 @@ def test_an_unreadable_image_is_an_error_with_its_name_and_a_list_and_can_be_ski
     with pytest.raises(UserError) as caught:
         load()
     message = str(caught.value)
-    assert "000007.jpg is not a readable image: truncated. 2 such files of 60 (list in " in message
+    assert "000007.jpg is not a readable image: truncated. 2 of 60 files are not (list in " in message
     assert message.endswith("--skip-bad-images leaves them out")
     listing = Path(message.split("list in ")[1].split(")")[0]).read_text()
     reason = "Pillow cannot read this kind of file"
@@ -125,7 +125,7 @@ def test_pictures_smaller_than_the_crop_are_an_error_and_can_be_skipped(celeba):
     small = celeba / "img_align_celeba" / "000011.jpg"
     small.unlink()
     Image.new("RGB", (30, 30)).save(small)
-    message = r"000011.jpg .*: a square of 40 .* 30 x 30 \(--crop-size\). 1 such files of 60"
+    message = r"000011.jpg .*: a square of 40 .* 30 x 30 \(--crop-size\). 1 of 60 files are not"
     with pytest.raises(UserError, match=message):
         load(crop=40)
     faces = load(crop=40, skip_bad_images=True)

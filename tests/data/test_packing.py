@@ -153,6 +153,6 @@ def test_no_process_outlives_its_parent(celeba):
 
 def test_too_little_disk_space_is_an_error_before_anything_is_written(celeba, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=30_000_000))
-    with pytest.raises(UserError, match=r"need 0\.05 GB and cache has 0\.03 GB free"):
+    with pytest.raises(UserError, match=r"need 47\.2 MB and cache has 30\.0 MB free"):
         pack(find_faces(celeba), 512, "frame", Path("cache"))
     assert not list(Path("cache").iterdir())

@@ -216,6 +216,8 @@ def read_pictures(paths: Sequence[str], image_size: int, crop: Crop = "frame") -
     with quiet_stderr():
         for path in paths:
             try:
+                if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+                    raise BadPicture("it is not a file")  # reading a pipe would wait
                 squares.append(read_square(Path(path).read_bytes(), image_size, crop)[0])
             except FileNotFoundError as error:
                 raise UserError(f"--image {path}: no such file") from error

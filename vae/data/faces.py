@@ -91,11 +91,13 @@ def load_faces(
     path, contents = pack(faces, image_size, crop, Path(cache_dir), max_images)
     bad, left_out = contents["bad"], faces.left_out | contents["bad"]
     listing = _write_list(path.with_suffix(".left-out.txt"), left_out) if left_out else None
-    if bad and not skip_bad_images:
+    if bad and (not skip_bad_images or len(bad) == len(faces.names)):
         name, reason = next(iter(bad.items()))
+        some = len(bad) < len(faces.names)
+        advice = "train.py --skip-bad-images leaves them out" if some else "pass pictures as --data"
         raise UserError(
-            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} such files of "
-            f"{len(faces.names):,} (list in {listing}). train.py --skip-bad-images leaves them out"
+            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} of "
+            f"{len(faces.names):,} files are not (list in {listing}). {advice}"
         )
     splits = np.where([name in bad for name in faces.names], UNUSED, faces.splits).astype(np.uint8)
     splits, filled = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)

@@ -1,5 +1,6 @@
 """Pack all pictures, cropped and resized, into one uint8 array on disk."""
 
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from vae.data.celeba import Faces
 from vae.data.decoding import BadPicture, Crop, quiet_stderr, read_square
-from vae.errors import UserError
+from vae.errors import RunStopped, UserError
 from vae.files import whole_file, write_text
 
 BLOCK = 1024
@@ -52,7 +53,7 @@ def pack(
     name = re.sub(r"\W", "_", source.stem, flags=re.ASCII)
     path = cache_dir / f"{name}-{image_size}px-{tag}.npy"
     made_of.append(sha256(os.fsencode("\0".join((faces.folder, *faces.names)))).hexdigest())
-    contents = _packed_contents(path, faces, made_of)
+    contents = _packed_contents(path, faces, made_of, image_size)
     if contents is None:
         _require_space(cache_dir, len(faces.names) * image_size**2 * 3)
         path.with_suffix(".json").unlink(missing_ok=True)
@@ -63,11 +64,18 @@ def pack(
     return path, contents
 
 
-def _packed_contents(path: Path, faces: Faces, made_of: list[Any]) -> Contents | None:
+def _packed_contents(
+    path: Path, faces: Faces, made_of: list[Any], image_size: int
+) -> Contents | None:
     """Return the description of a packed array, or None if it must be packed again."""
     try:
         contents = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         pixels, checksums = np.load(path, mmap_mode="r"), contents["checksums"]
+        # checksums are those of the bytes alone
+        shape, kinds = (len(faces.names), image_size, image_size, 3), (dict, int)
+        right = all(map(isinstance, (contents["bad"], contents["framed"]), kinds))
+        if not right or (pixels.shape, pixels.dtype) != (shape, np.uint8):
+            return None
         blocks = range(len(checksums))
         if pixels.nbytes > _ALL_CHECKED:
             blocks = random.sample(blocks, min(_BLOCKS_CHECKED, len(blocks)))
@@ -81,9 +89,10 @@ def _packed_contents(path: Path, faces: Faces, made_of: list[Any]) -> Contents |
             return None
         if contents["stamp"] != faces.pictures.stamp:
             contents["stamp"] = faces.pictures.stamp
-            write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
+            with contextlib.suppress(RunStopped):  # a read-only disk: the next start looks again
+                write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
         return contents
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -102,7 +111,7 @@ def _require_space(cache_dir: Path, size: int) -> None:
     free = shutil.disk_usage(cache_dir).free
     if size > free:
         raise UserError(
-            f"the packed faces need {size / 1e9:.2f} GB and {cache_dir} has {free / 1e9:.2f} GB "
+            f"the packed faces need {size / 1e6:,.1f} MB and {cache_dir} has {free / 1e6:,.1f} MB "
             "free: pass --cache-dir on another disk, or --max-images"
         )
 

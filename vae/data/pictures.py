@@ -51,6 +51,8 @@ def find_pictures(root: Path) -> Pictures:
     if root.is_dir():
         folder, (files, times), above = root, _walk(root), _tables_above(root)
     else:
+        if not root.is_file():
+            raise UserError(f"{root} is neither a file nor a folder")
         folder, times, above = root.parent, [], []
         beside = (path.name for path in sorted(folder.iterdir()) if path.is_file())
         files = [root.name, *filter(_is_table, beside)]
@@ -109,14 +111,27 @@ def _walk(root: Path) -> tuple[list[str], list[int]]:
         for entry in inside:
             if _is_hidden(entry.name):
                 continue
-            if entry.is_dir():  # linked folders last: a file gets the name without a link
+            # is_dir of an entry fails for a link to itself
+            is_folder = Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+            if _is_table(entry.name):
+                _require_file(Path(entry.path), is_folder)
+            if is_folder:  # linked folders last: a file gets the name without a link
                 add = folders.append if entry.is_symlink() else folders.appendleft
                 add(f"{folder}{entry.name}/")
             elif entry.is_symlink():
-                names.setdefault(os.path.realpath(entry.path), folder + entry.name)
+                path = Path(entry.path)
+                if path.is_file() or not path.exists():  # no pipe
+                    names.setdefault(os.path.realpath(entry.path), folder + entry.name)
             elif entry.is_file():
                 names[f"{real}/{entry.name}"] = folder + entry.name
     return sorted(names.values()), times
+
+
+def _require_file(path: Path, is_folder: bool) -> None:
+    """Raise UserError if a path with the name of a table is no file."""
+    # Kaggle's archives have each table in a folder of its name
+    if not (path / path.name if is_folder else path).is_file():
+        raise UserError(f"{path} has the name of a table and is no file: rename or remove it")
 
 
 def _is_hidden(name: str) -> bool:

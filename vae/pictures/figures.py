@@ -1,17 +1,22 @@
 """Matplotlib figures: labelled grids, histograms, curves, latent health."""
 
-import io
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from vae.files import write_whole
-from vae.pictures.images import grid_pixels
+from vae.pictures.images import encode_picture, grid_pixels
+
+try:
+    from matplotlib.figure import Figure
+except ValueError:  # MPLBACKEND names a backend that is not here, such as that of a notebook
+    del os.environ["MPLBACKEND"]
+    from matplotlib.figure import Figure
 
 DPI = 100
 CELL = 96  # smallest side of a face in a labelled grid, in pixels: smaller images are enlarged
@@ -20,10 +25,14 @@ FACES, STANDARD = "#4c72b0", "#c44e52"  # colours of the codes of faces, and of 
 
 def _save(figure: Figure, path: Path) -> str:
     """Write a figure in the format that the suffix of path names; return the line to print."""
-    content, kind = io.BytesIO(), path.suffix[1:]
     # tight: the frame grows with long titles and labels
-    figure.savefig(content, format=kind, dpi=DPI, facecolor="white", bbox_inches="tight")
-    return write_whole(path, content.getvalue())
+    options = {"dpi": DPI, "facecolor": "white", "bbox_inches": "tight"}
+    return encode_picture(partial(figure.savefig, format=path.suffix[1:], **options), path)
+
+
+def _text(name: str) -> str:
+    """Return text that may be the name of a file as text that can be drawn."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def save_labelled_grid(
@@ -39,13 +48,15 @@ def save_labelled_grid(
     extent = (0, len(columns), len(rows), 0)
     axes.imshow(picture, extent=extent, aspect="auto", interpolation="none")
     # parse_math=False: a label may be a file name with dollar signs
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, parse_math=False)
-    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, parse_math=False)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [*map(_text, columns)], parse_math=False)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [*map(_text, rows)], parse_math=False)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     # centre the title over grid and labels (get_tightbbox is in inches)
     (left, _), (right, top) = figure.get_tightbbox().get_points() * DPI / size
-    figure.suptitle(title, x=(left + right) / 2, y=top + 8 / size[1], va="bottom", parse_math=False)
+    figure.suptitle(
+        _text(title), x=(left + right) / 2, y=top + 8 / size[1], va="bottom", parse_math=False
+    )
     return _save(figure, path)
 
 
@@ -102,7 +113,7 @@ def save_latent_health(health: Mapping[str, Any], path: Path, title: str) -> str
     health is what latent_health returns.
     """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_text(title))
     left, right = figure.subplots(1, 2)
     kl, variances = sorted(health["kl_per_dimension"], reverse=True), health["eigenvalues"]
     ranks = range(1, len(kl) + 1)

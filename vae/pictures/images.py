@@ -1,9 +1,11 @@
 """Images (N, 3, S, S) in [0, 1] -> picture files: grids, single faces, GIFs."""
 
 import io
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from vae.errors import UserError
 from vae.files import require_writable, write_whole
 
 
@@ -65,9 +68,23 @@ def save_gif(frames: Sequence[Tensor], path: Path, columns: int, milliseconds: i
 
 
 def _save(picture: Image.Image, path: Path, **options: Any) -> str:
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    return encode_picture(partial(picture.save, format=kind, **options), path)
+
+
+def encode_picture(save: Callable[[BinaryIO], None], path: Path) -> str:
+    """Write what save gives to path, whole or not at all; return the line to print.
+
+    Raises UserError if the picture is too large for its format.
+    """
     # encoded in memory: on a full disk Pillow leaves a truncated JPEG and raises nothing
     content = io.BytesIO()
-    picture.save(content, Image.registered_extensions()[path.suffix.lower()], **options)
+    try:
+        save(content)
+    except (OSError, ValueError, struct.error) as error:
+        # WebP has at most 16,383 pixels a side, JPEG and GIF 65,535
+        advice = "pass fewer pictures, or a name that ends in .png"
+        raise UserError(f"{path}: the picture is too large for its format: {advice}") from error
     return write_whole(path, content.getvalue())
 
 

@@ -44,6 +44,13 @@ class Ranks:
         distributed.all_reduce(shared, distributed.ReduceOp.MAX)
         return int(shared)
 
+    def same(self, value: str) -> str:
+        """Return rank 0's value on all ranks; each of them must call this."""
+        shared = [value]
+        if self.size > 1:
+            distributed.broadcast_object_list(shared)
+        return shared[0]
+
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
         """Run the body on rank 0; the other ranks wait and then run it."""
@@ -69,8 +76,11 @@ ALONE = Ranks()
 
 
 def join_ranks(device: torch.device) -> Ranks:
-    """Return this process's rank; connect to the others if torchrun started it."""
-    if "RANK" not in os.environ:
+    """Return this process's rank; connect to the others if torchrun started it.
+
+    RANK alone says nothing: job schedulers set it too.
+    """
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         return ALONE
     backend = "nccl" if device.type == "cuda" else "gloo"
     # the others wait while rank 0 packs

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from vae.checkpoint import Checkpoint
 from vae.data.batches import batches, place_pixels
 from vae.data.faces import PackedFaces
 from vae.device import memory_format
-from vae.errors import Interrupted, RunStopped, StopSignal, UserError
+from vae.errors import Interrupted, NotFinite, StopSignal, UserError
 from vae.training.augmentation import warp
 from vae.training.parallel import ALONE, Ranks
 from vae.training.schedule import epoch_order, learning_rate_at, seed_generators
@@ -71,6 +71,7 @@ class Trainer(ABC):
         self.resident = place_pixels(faces, device)
 
         self.epoch, self.history = 0, []
+        self.failed_step = 0  # the step of the epoch, from 1, whose loss is not finite
         self.terms = (*self.TERMS, "gradient_norm")
         self._start_epoch()
 
@@ -134,13 +135,15 @@ class Trainer(ABC):
         self.unread.append((terms, len(x) * self.ranks.size))
         return terms
 
-    def run_epoch(self, stop: StopSignal) -> None:
+    def run_epoch(self, stop: StopSignal, save: Callable[[], None] | None = None) -> None:
         """Train for an epoch, or the rest of it; validate; add a line to the history.
 
-        Raises Interrupted between two steps if a signal came, RunStopped if the loss is not finite.
+        save, if given, is called on the main rank every save_every_minutes of a long epoch.
+
+        Raises Interrupted between two steps if a signal came, NotFinite if the loss is not finite.
         """
         start = time.perf_counter()
-        trained = self._train(stop)
+        trained = self._train(stop, save)
         speed = trained / (time.perf_counter() - start)
         means = dict(zip(self.terms, self._means(), strict=True))
         metrics = {"epoch": self.epoch + 1}
@@ -155,8 +158,9 @@ class Trainer(ABC):
         self.epoch += 1
         self._start_epoch()
 
-    def _train(self, stop: StopSignal) -> int:
+    def _train(self, stop: StopSignal, save: Callable[[], None] | None) -> int:
         """Take the remaining steps of the epoch; return the number of images."""
+        saved = time.monotonic()
         epoch, count, done = self.epoch + 1, self.images_per_epoch, self.images
         rows, config = self.faces.rows("train"), self.config
         order, mirrored = epoch_order(rows, config.seed, epoch, config.flip)
@@ -179,6 +183,10 @@ class Trainer(ABC):
                     self._read()
                     bar.set_postfix(total=f"{self._means()[0]:.5g}")
                     self.share_signal(stop)
+                    minutes = (time.monotonic() - saved) / 60
+                    if save and self.ranks.is_main and minutes >= config.save_every_minutes:
+                        save()
+                        saved = time.monotonic()
                 if self.ranks.size == 1:
                     stop.check()
         self._read()
@@ -203,7 +211,7 @@ class Trainer(ABC):
         return batches(self.faces, rows, device=self.device, label="validating")
 
     def _read(self) -> None:
-        """Add the unread terms to the sums. Raises RunStopped, naming the step, if not finite."""
+        """Add the unread terms to the sums. Raises NotFinite, naming the step, if not finite."""
         if not self.unread:
             return
         terms = torch.stack([terms for terms, _ in self.unread])
@@ -213,9 +221,18 @@ class Trainer(ABC):
             for term in (*range(1, len(self.TERMS)), 0):
                 if not math.isfinite(values[term]):
                     where = f"at epoch {self.epoch + 1}, step {step}"
-                    raise RunStopped(f"{self.TERMS[term]} became {values[term]} {where}")
+                    self.failed_step = step
+                    raise NotFinite(f"{self.TERMS[term]} became {values[term]} {where}")
         self.sums += np.array([count for _, count in self.unread]) @ terms
         self.unread.clear()
+
+    def failed_names(self) -> list[str]:
+        """Return the names of the images of the step whose loss is not finite."""
+        rows, config = self.faces.rows("train"), self.config
+        order, _ = epoch_order(rows, config.seed, self.epoch + 1, config.flip)
+        end = self.failed_step * config.batch_size
+        batch = order[: self.images_per_epoch][max(0, end - config.batch_size) : end]
+        return [self.faces.names[row] for row in batch]
 
     def _means(self) -> list[float]:
         """Return the means of the terms over the images of the epoch that have been read."""

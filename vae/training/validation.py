@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vae.device import device_of
-from vae.errors import RunStopped, StopSignal
+from vae.errors import NotFinite, StopSignal
 from vae.evaluation.metrics import active_units, psnr
 from vae.latent.codes import image_noise, sample_posterior
 from vae.models.refiner import Refiner, flow_loss
@@ -31,7 +31,7 @@ def validate(
     decoder. sse and psnr are of the reconstruction from mu, clamped to [0, 1]. Computed in float32
     (on cuda: TF32, see device.py) whatever the precision of training.
 
-    Raises RunStopped if a term is not finite.
+    Raises NotFinite if a term is not finite.
     """
     model.eval()
     sums, means, device = torch.zeros(3, dtype=torch.float64), [], device_of(model)
@@ -50,7 +50,7 @@ def validate(
             stop.check()
     recon, kl, sse = (sums / count).tolist()
     if not math.isfinite(recon + kl + sse):
-        raise RunStopped(f"validation gave recon {recon}, kl {kl}, sse {sse}")
+        raise NotFinite(f"validation gave recon {recon}, kl {kl}, sse {sse}")
     return {
         "total": recon + beta * kl,
         "recon": recon,
@@ -71,7 +71,7 @@ def validate_refiner(
 ) -> dict[str, float]:
     """Return total, the loss of the refiner; its noise depends on the seed and the image alone.
 
-    Raises RunStopped if it is not finite.
+    Raises NotFinite if it is not finite.
     """
     refiner.eval()
     total, count, device = 0.0, 0, device_of(refiner)
@@ -89,5 +89,5 @@ def validate_refiner(
         if stop:
             stop.check()
     if not math.isfinite(total):
-        raise RunStopped(f"validation gave total {total}")
+        raise NotFinite(f"validation gave total {total}")
     return {"total": total / count}

@@ -1,5 +1,6 @@
 """The built-in data set: synthetic faces with known attributes, written in CelebA's layout."""
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
 from vae.data.synthetic.portrait import draw_face
 from vae.errors import UserError
-from vae.files import whole_file, write_text
+from vae.files import write_text, write_whole
 
 VERSION = 2  # of the drawings; a data set of another version is drawn again
 
@@ -95,8 +96,10 @@ def write_synthetic(root: Path, count: int = 4000, seed: int = 0) -> None:
         stale.unlink()
 
     def draw(i: int) -> None:
-        with whole_file(folder / names[i]) as partial:
-            draw_face(attributes[i], _generator(seed, i, "picture")).save(partial, quality=92)
+        # encoded in memory: on a full disk Pillow leaves a truncated JPEG and raises nothing
+        content = io.BytesIO()
+        draw_face(attributes[i], _generator(seed, i, "picture")).save(content, "JPEG", quality=92)
+        write_whole(folder / names[i], content.getvalue())
 
     with ThreadPoolExecutor() as pool:  # some threads draw while others wait for the disk
         list(tqdm(pool.map(draw, range(count)), "drawing faces", count, unit="face", disable=None))

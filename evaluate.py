@@ -7,6 +7,7 @@ The numbers are printed, and written as JSON with the protocol they were measure
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from pathlib import Path
 if __name__ == "__main__":
     # until main begins, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # figures are files: the backend that a notebook exports may not be here
+    os.environ.pop("MPLBACKEND", None)
 
 import numpy as np
 import torch

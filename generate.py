@@ -3,6 +3,7 @@
 Only histograms, and reconstructions without --image, need the data set.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 if __name__ == "__main__":
     # until main begins, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # figures are files: the backend that a notebook exports may not be here
+    os.environ.pop("MPLBACKEND", None)
 
 import numpy as np
 import torch

@@ -7,6 +7,7 @@ one unit each.
 """
 
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from typing import NamedTuple
 if __name__ == "__main__":
     # until main begins, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # figures are files: the backend that a notebook exports may not be here
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 from torch import Tensor

@@ -7,6 +7,7 @@ metrics and curves of its own.
 
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from typing import Any
 if __name__ == "__main__":
     # until main begins, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # figures are files: the backend that a notebook exports may not be here
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 

@@ -5,6 +5,7 @@ uses the judge. judges.json beside them has the AUCs that are printed.
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 if __name__ == "__main__":
     # until main begins, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # figures are files: the backend that a notebook exports may not be here
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 

@@ -1,6 +1,8 @@
 import errno
 import os
 import resource
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,9 +10,18 @@ import pytest
 import torch
 
 from vae.errors import RunStopped, UserError
-from vae.files import require_writable, whole_file, write_csv, write_text, write_whole
+from vae.files import (
+    locked_folder,
+    require_writable,
+    whole_file,
+    write_csv,
+    write_text,
+    write_whole,
+)
 from vae.pictures.figures import save_labelled_grid
 from vae.pictures.images import save_gif, save_grid, save_pictures
+
+ROOT = Path(__file__).parent.parent
 
 
 @contextmanager
@@ -148,3 +159,48 @@ def test_a_relative_path_is_checked_from_the_current_folder(tmp_path, monkeypatc
     require_writable(Path("new.png"))
     require_writable(Path("not/there/new.png"))
     assert not list(tmp_path.iterdir())
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_no_others(tmp_path):
+    left = [tmp_path / name for name in (".last.1.partial.pt", ".faces.999999.partial.npy")]
+    for path in left:
+        path.write_bytes(b"half")
+    others = [tmp_path / name for name in (".last.partial.pt", "last.1.partial.pt", "notes.txt")]
+    for path in others:
+        path.write_bytes(b"mine")
+    used = tmp_path / ".best.77.partial.pt"
+    # a child holds a temporary file as a training would
+    code = "import sys; from vae.files import lock; f = open(sys.argv[1], 'wb'); lock(f.fileno())"
+    code += "; print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(used)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as child:
+        child.stdout.readline()
+        write_text(tmp_path / "metrics.csv", "1")
+        child.stdin.close()
+    assert sorted(tmp_path.iterdir()) == sorted([*others, used, tmp_path / "metrics.csv"])
+
+
+def test_a_folder_is_locked_until_its_owner_ends(tmp_path):
+    folder = tmp_path / "runs/a"
+    with locked_folder(folder) as ours:
+        assert ours
+        with locked_folder(folder) as second:
+            assert not second
+        assert folder.exists()
+        (folder / "last.pt").write_text("")
+    assert (folder / "last.pt").exists()
+    with locked_folder(folder) as again, locked_folder(tmp_path / "runs/b"):
+        assert again
+    assert not (tmp_path / "runs/b").exists()
+
+
+def test_a_folder_that_leads_back_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="a part of the path is a"):
+        require_writable(tmp_path / "loop/new.png")
+    with (
+        pytest.raises(UserError, match="a part of the path is a"),
+        locked_folder(tmp_path / "loop"),
+    ):
+        pass

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -22,6 +23,7 @@ import train_judge
 from config import EvaluateConfig, GenerateConfig, JudgeConfig, ManipulateConfig, TrainConfig
 from vae import open_run
 from vae.checkpoint import load_checkpoint, save_checkpoint
+from vae.run import own_run_dir
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {
@@ -742,3 +744,70 @@ def test_a_refiner_from_another_run_resumes_as_the_same_network(sharp):
     assert parts["arch"] == first["arch"]
     for name, weight in parts["weights"].items():
         torch.testing.assert_close(weight, first["weights"][name], msg=name)
+
+
+# What stands in the way before a script begins
+
+
+def test_ctrl_c_during_the_imports_ends_without_a_traceback():
+    process = run_process("generate.py", "--help")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode == -signal.SIGINT  # 130 in a shell
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_a_backend_of_a_notebook_disturbs_no_script(backend, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", backend)
+    process = run_process("generate.py", "--help")
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_a_run_to_resume(celeba):
+    process = run_process("train.py", *SMALL, "--epochs", "100000")
+    last = Path("runs/celeba-32/last.pt")
+    while not last.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert not list(last.parent.glob(".*"))
+    epochs = load_checkpoint(last).epoch + 1
+    assert train.main(["--resume", "--epochs", str(epochs)]) == 0
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_leaves_the_last_checkpoint(celeba, capsys):
+    classic = [*SMALL, "--recipe", "classic", "--epochs", "1"]
+    assert train.main(classic) == 0
+    last = Path("runs/celeba-32/last.pt")
+    checkpoint = load_checkpoint(last)
+    checkpoint.training["weights"]["fc_logvar.bias"].fill_(200.0)
+    save_checkpoint(checkpoint, last)
+    before = last.read_bytes()
+    assert train.main(["--resume", "--epochs", "2"]) == 1
+    err = capsys.readouterr().err
+    assert "at epoch 2, step 1: its images are in runs/celeba-32/not-finite.txt; resume" in err
+    names = Path("runs/celeba-32/not-finite.txt").read_text().split()
+    assert len(names) == 16
+    assert set(names) <= {path.name for path in (celeba / "img_align_celeba").iterdir()}
+    assert last.read_bytes() == before
+
+
+def test_two_trainings_at_once_take_two_folders(celeba):
+    with own_run_dir(None, "celeba-32"):
+        assert train.main([*SMALL, "--epochs", "1"]) == 0
+        assert train.main([*SMALL, "--epochs", "1", "--run-dir", "runs/celeba-32"]) == 2
+    assert Path("runs/celeba-32-2/last.pt").exists()
+
+
+def test_a_network_that_no_memory_holds_is_refused_at_once(celeba, capsys):
+    flags = ["--channels", "65536", "65536", "--epochs", "1"]
+    assert train.main(flags) == 2
+    assert re.search(r"[\d,]+ weights in training need .* GB of memory", capsys.readouterr().err)
+    assert not Path("runs").exists()

@@ -110,9 +110,7 @@ def test_an_unreadable_image_is_an_error_with_its_name_and_a_list_and_can_be_ski
     with pytest.raises(UserError) as caught:
         load()
     message = str(caught.value)
-    assert (
-        "000007.jpg is not a readable image: truncated. 2 of 60 files are not (list in " in message
-    )
+    assert "000007.jpg is not a readable image: truncated. 2 of 60 files are not (list" in message
     assert message.endswith("--skip-bad-images leaves them out")
     listing = Path(message.split("list in ")[1].split(")")[0]).read_text()
     reason = "Pillow cannot read this kind of file"

@@ -1,12 +1,14 @@
 """What only a machine with cuda can show: no waiting, compilation, saving, repetition."""
 
 import contextlib
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from trainers import CPU, MODERN, make_faces, make_model, make_trainer, without_noise
 
+from config import TrainConfig
 from vae.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from vae.device import pick_compile, pick_precision, prepare_backend
 from vae.errors import StopSignal
@@ -111,7 +113,7 @@ def test_a_checkpoint_saved_on_cuda_is_used_on_the_cpu(tmp_path):
     trainer.run_epoch(StopSignal())
     model, path = trainer.averaged_model, tmp_path / "last.pt"
     arguments = {"crop": "largest", "digest": "", "epoch": 1, "variance": trainer.variance}
-    arguments |= {"config": {}, "training": trainer.state()}
+    arguments |= {"config": asdict(TrainConfig()), "training": trainer.state()}
     save_checkpoint(Checkpoint(arch=model.arch, weights=model.state_dict(), **arguments), path)
 
     checkpoint = load_checkpoint(path)

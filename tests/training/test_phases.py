@@ -1,12 +1,14 @@
 import copy
 import itertools
 import signal
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
 from trainers import CPU, make_config, make_faces, make_trainer, without_noise
 
+from config import TrainConfig
 from vae.checkpoint import build_model, build_refiner, load_checkpoint, save_checkpoint
 from vae.errors import Interrupted, StopSignal
 from vae.latent.codes import image_noise
@@ -78,7 +80,7 @@ def test_an_interrupted_refiner_ends_with_the_weights_of_one_that_was_not(
 
     with pytest.raises(Interrupted):
         stopped.run_epoch(StopLater())
-    save_checkpoint(stopped.checkpoint({}), tmp_path / "last.pt")
+    save_checkpoint(stopped.checkpoint(asdict(TrainConfig())), tmp_path / "last.pt")
     torch.rand(99)
 
     loaded = load_checkpoint(tmp_path / "last.pt")
@@ -108,12 +110,12 @@ def test_the_checkpoint_has_the_vae_and_the_averaged_refiner(tmp_path):
     trainer = make_refiner_trainer(vae, checkpoint, **SETTINGS)
     for _ in range(2):
         trainer.run_epoch(StopSignal())
-    save_checkpoint(trainer.checkpoint({"seed": 4}), tmp_path / "last.pt")
+    save_checkpoint(trainer.checkpoint(asdict(TrainConfig(seed=4))), tmp_path / "last.pt")
     loaded = load_checkpoint(tmp_path / "last.pt")
     assert_equal_weights(build_model("last.pt", loaded, CPU), vae)
     assert_equal_weights(build_refiner("last.pt", loaded, CPU), trainer.average)
     assert not torch.equal(trainer.average.first.weight, trainer.model.first.weight)
-    assert (loaded.config, loaded.epoch, loaded.refiner["epoch"]) == ({"seed": 4}, 1, 2)
+    assert (loaded.config["seed"], loaded.epoch, loaded.refiner["epoch"]) == (4, 1, 2)
     assert (loaded.variance, loaded.digest) == (checkpoint.variance, checkpoint.digest)
 
 

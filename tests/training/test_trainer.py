@@ -288,6 +288,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
         trainer.model.fc_logvar.bias.fill_(200.0)
     with pytest.raises(RunStopped, match=r"became .* at epoch 1, step 1$"):
         trainer.run_epoch(StopSignal())
+    order, _ = epoch_order(np.arange(37), seed=3, epoch=1, flip=True)
+    assert trainer.failed_names() == [f"{row}.jpg" for row in order[:8]]
 
 
 # Stopping and resuming
@@ -331,6 +333,26 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - {"images_per_second", "seconds"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-12), name
+
+
+def test_a_long_epoch_is_saved_within_and_ends_alike_from_there(monkeypatch):
+    monkeypatch.setattr("vae.training.trainer.READ_EVERY_STEPS", 2)
+    faces, states = make_faces(), []
+    whole = make_trainer(faces, **MODERN, save_every_minutes=1e-9)
+    whole.run_epoch(StopSignal())
+
+    def save():
+        states.append(copy.deepcopy((whole.state(), whole.averaged_model.state_dict())))
+
+    whole.run_epoch(StopSignal(), save)
+    assert [state["steps"] for state, _ in states] == [2, 4]
+    resumed = make_trainer(faces, **MODERN, save_every_minutes=10)
+    resumed.load_state(*states[0], epoch=1)
+    resumed.run_epoch(StopSignal(), save)
+    assert len(states) == 2
+    weights = whole.averaged_model.state_dict()
+    for name, value in resumed.averaged_model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
 
 
 def test_the_first_signal_is_noted_and_the_second_ends_the_process_without_saving():

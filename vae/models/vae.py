@@ -26,7 +26,7 @@ class VAE(nn.Module):
         latent_dim: int = 200,
     ) -> None:
         super().__init__()
-        if image_size < 1 or image_size % 2 ** len(channels):
+        if min(image_size, *channels) < 1 or image_size % 2 ** len(channels):
             multiple = 2 ** len(channels)
             raise ValueError(f"image_size must be a multiple of {multiple}, got {image_size}")
         self.arch = {

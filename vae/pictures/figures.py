@@ -1,22 +1,16 @@
 """Matplotlib figures: labelled grids, histograms, curves, latent health."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from vae.pictures.images import encode_picture, grid_pixels
-
-try:
-    from matplotlib.figure import Figure
-except ValueError:  # MPLBACKEND names a backend that is not here, such as that of a notebook
-    del os.environ["MPLBACKEND"]
-    from matplotlib.figure import Figure
 
 DPI = 100
 CELL = 96  # smallest side of a face in a labelled grid, in pixels: smaller images are enlarged

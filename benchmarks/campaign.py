@@ -40,16 +40,13 @@ from torch import Tensor
 
 import config
 from vae.data.faces import load_config_faces
-from vae.errors import UserError, script
+from vae.errors import RunStopped, UserError, script
 from vae.flags import as_flag, read_flags
 
 ROOT = Path(__file__).parent.parent
-MEMORY = 2 * 2**30
-"""bytes of address space that a script may take beyond what its imports take"""
-PATIENCE, LONG = 30, 8
-"""seconds until a script counts as hanging, and until work that flags made long gets a Ctrl-C"""
-TIMES = {"seconds", "images_per_second"}
-"""what differs between two runs of equal results"""
+MEMORY = 2 * 2**30  # bytes of address space that a script may take beyond its imports
+PATIENCE, LONG = 30, 8  # seconds until a script hangs, and until long work gets a Ctrl-C
+TIMES = {"seconds", "images_per_second"}  # what differs between two runs of equal results
 STOPS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SMALL = "--data faces --image-size 32 --batch-size 16 --device cpu"
 TRAIN = f"train {SMALL} --channels 4 6 --latent-dim 5 --epochs 2 --recipe sharp"
@@ -58,7 +55,7 @@ RESUME = "train --resume run --refiner-epochs 2"
 JUDGE = f"train_judge {SMALL} --epochs 1 --run-dir judges"
 GRID = "generate --checkpoint run --count 4 --columns 2"
 SWEEP = "manipulate --checkpoint run --faces 0"
-MEASURE = "evaluate --checkpoint run"
+EDIT, MEASURE = f"{SWEEP} --to 0.9 --judges judges", "evaluate --checkpoint run"
 
 
 @script
@@ -166,10 +163,10 @@ class Trial:
                 stored = torch.load(path, weights_only=True)
             except (RuntimeError, ValueError, EOFError, OSError) as error:
                 self.fault("lost", f"{path.name} is not whole: {error}")
-            else:
-                if path.name == "last.pt":
-                    epoch = (stored["refiner"] or stored)["epoch"]
-                    reached = (bool(stored["refiner"]), epoch, stored["training"]["steps"])
+                continue
+            if path.name == "last.pt":
+                phase = stored["refiner"] or stored
+                reached = (phase is not stored, phase["epoch"], stored["training"]["steps"])
         if reached < before:
             self.fault("lost", f"last.pt was at {before}, is at {reached}")
         return reached
@@ -217,8 +214,7 @@ def train_or_resume(trial: Trial) -> str:
 
 def finish_and_compare(trial: Trial) -> None:
     """Finish the training; its folder must be that of the undisturbed one."""
-    trial.run(train_or_resume(trial), codes=(0,))
-    if not trial.faults:
+    if trial.run(train_or_resume(trial), codes=(0,)) == 0:
         trial.compare(trial.bench.trained, contents(trial.place / "run"))
 
 
@@ -315,7 +311,6 @@ def drawing(trial: Trial) -> None:
     argv = DRAW[trial.number % len(DRAW)]
     made, seconds = undisturbed(trial, argv)
     for name in made:
-        (trial.place / name).parent.mkdir(exist_ok=True)
         (trial.place / name).write_bytes(b"earlier")
     if trial.kind == "signal-drawing":
         code = trial.run(argv, (trial.rng.uniform(0, seconds), int(trial.pick(STOPS))), (0,))
@@ -341,10 +336,7 @@ def undisturbed(trial: Trial, argv: str) -> tuple[dict[str, bytes], float]:
 
 
 CHECKPOINTS = [("run/best.pt", GRID), ("run/best.pt", DRAW[1]), ("run/last.pt", RESUME)]
-CHECKPOINTS += [
-    ("run/last.pt", "train --resume run"),
-    ("judges/guide.pt", f"{SWEEP} --to 0.9 --judges judges"),
-]
+CHECKPOINTS += [("run/last.pt", "train --resume run"), ("judges/guide.pt", EDIT)]
 CHECKPOINTS += [("judges/judge.pt", f"{MEASURE} --judges judges")]
 PICTURES = [f"own/{name}" for name in ("a.jpg", "b.png", "c.webp", "d.gif", "e.bmp", "f.tiff")]
 PICTURES += [f"own/{name}" for name in ("g.ppm", "h.tga", "i.jp2", "j.jpg", "k.png", "l.png")]
@@ -361,7 +353,6 @@ DAMAGED = {
         *((name, f"{OWN} --skip-bad-images") for name in PICTURES),
     ],
 }
-"""for each kind, the files that are damaged and the commands that read them"""
 WORDS = [b"", b"nan", b"1e999", b"9" * 5000, b"\0", b"\xff\xfe", b'"', b",", b"\n", b"\r", b"2"]
 WORDS += [b"-1", b" 1", "\u0663".encode(), b"x" * 200_000, b"../../x.jpg", b"1\n1\n", b"null"]
 
@@ -512,15 +503,15 @@ class Bench:
 
     def reset(self, kind: str) -> None:
         """Make the place of the trials as it is before a trial of this kind."""
-        home = self.folder / ("untrained" if kind in UNTRAINED else "trained")
-        shutil.rmtree(self.folder / "place", ignore_errors=True)
-        shutil.copytree(home, self.folder / "place")
+        home, place = "untrained" if kind in UNTRAINED else "trained", self.folder / "place"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.folder / home, place)
 
 
 def write_faces(home: Path) -> None:
     """Write made-up pictures: 72 with tables, the same as a zip, and one in many formats."""
     rng, names = np.random.default_rng(7), [f"{index:03}.jpg" for index in range(72)]
-    for folder in ("faces", "own"):
+    for folder in ("faces", "own", "out"):
         (home / folder).mkdir(parents=True)
     for index, name in enumerate(names):
         pixels = rng.integers(0, 60, (9, 11, 3)) + (120 if index % 2 else 20)
@@ -528,8 +519,8 @@ def write_faces(home: Path) -> None:
         picture.save(home / "faces" / name, quality=90)
     attributes = [f"{i % 2 * 2 - 1:2d} {i % 4 // 2 * 2 - 1:2d}" for i in range(72)]
     splits = [0 if i < 48 else 1 + i % 2 for i in range(72)]
-    heads = ("72\nSmiling Eyeglasses\n", "")
-    for table, head, cells in zip(TABLES, heads, (attributes, splits), strict=True):
+    for table, cells in zip(TABLES, (attributes, splits), strict=True):
+        head = "" if cells is splits else "72\nSmiling Eyeglasses\n"
         rows = (f"{name} {cell}\n" for name, cell in zip(names, cells, strict=True))
         (home / table).write_text(head + "".join(rows))
     shutil.make_archive(str(home / "faces"), "zip", home / "faces")
@@ -548,6 +539,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--minutes", type=float, default=90, help="time after which no trial begins")
     add("--trials", type=int, help="number of trials; default: all that are planned")
+    add("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of faults; default: all")
     add("--seed", type=int, default=0, help="of all trials")
     add("--only", metavar="KIND:NUMBER", help="do one trial, and show what it prints")
     add("--folder", default="data/campaign", help="folder of the trials and of their log")
@@ -560,7 +552,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         kind, _, number = args.only.partition(":")
         print(json.dumps(do_trial(bench, args.seed, kind, int(number)), indent=1))
         return
-    counts = {kind: count or bench.operations for kind, (_, count) in KINDS.items()}
+    counts = {kind: KINDS[kind][1] or bench.operations for kind in args.kinds}
     order = ((n / count, kind, n) for kind, count in counts.items() for n in range(count))
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     known = {(line["kind"], line["number"]) for line in done}
@@ -572,6 +564,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for fault in done[-1]["faults"]:
                 print(f"{kind}:{number}  {fault}", flush=True)
     print_table(done)
+    if faulty := sum(bool(line["faults"]) for line in done):
+        raise RunStopped(f"{faulty} trials found a fault; --only KIND:NUMBER shows one again")
 
 
 def do_trial(bench: Bench, seed: int, kind: str, number: int) -> dict[str, Any]:
@@ -597,7 +591,6 @@ def print_table(done: Sequence[dict[str, Any]]) -> None:
         bound = "" if faulty or not lines else f"{min(1, 3 / len(lines)):.2%}"  # the rule of three
         cells = (kind, len(lines), kills, faulty, words["lost"], words["traceback"], bits, bound)
         print(f"| {' | '.join(map(str, cells))} |")
-    print(f"{sum(line['seconds'] for line in done) / 60:.0f} minutes of trials")
 
 
 if __name__ == "__main__":

@@ -482,3 +482,25 @@ def test_a_table_that_fits_no_picture_shows_a_name_of_each_side(tmp_path, name):
     message = error_of(root)
     assert f"{name} names face-01.jpg ..., the pictures are " in message
     assert message.endswith("000001.jpg ...: no row fits")
+
+
+def test_a_folder_or_a_pipe_in_the_place_of_a_table_is_an_error_and_a_kaggle_folder_is_not(celeba):
+    table = celeba / "list_eval_partition.txt"
+    expected, text = find_faces(celeba).splits, table.read_text()
+    table.unlink()
+    for make in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)):
+        make(table)
+        with pytest.raises(UserError, match="partition.txt has the name of a table and is no file"):
+            find_faces(celeba)
+        table.rmdir() if table.is_dir() else table.unlink()
+    table.mkdir()
+    (table / table.name).write_text(text)
+    np.testing.assert_array_equal(find_faces(celeba).splits, expected)
+
+
+def test_a_link_to_a_pipe_is_no_picture_and_a_loop_is_left_alone(celeba):
+    count = len(find_faces(celeba).names)
+    os.mkfifo(celeba / "pipe")
+    (celeba / "img_align_celeba/000099.jpg").symlink_to("../pipe")
+    (celeba / "loop").symlink_to("loop")
+    assert len(find_faces(celeba).names) == count

@@ -289,6 +289,14 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, content, message):
         read_pictures([str(path)], 32)
 
 
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "me.jpg")
+    with pytest.raises(UserError, match=r"me.jpg is not a readable image: it is not a file"):
+        read_pictures([str(tmp_path / "me.jpg")], 32)
+    with pytest.raises(UserError, match=r"me.jpg is neither a file nor a folder"):
+        find_pictures(tmp_path / "me.jpg")
+
+
 def test_a_file_that_pillow_heif_cannot_open_is_counted_and_not_read(tmp_path):
     pytest.importorskip("pillow_heif")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

@@ -156,3 +156,37 @@ def test_too_little_disk_space_is_an_error_before_anything_is_written(celeba, mo
     with pytest.raises(UserError, match=r"need 47\.2 MB and cache has 30\.0 MB free"):
         pack(find_faces(celeba), 512, "frame", Path("cache"))
     assert not list(Path("cache").iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pixels: pixels.view(np.int8),
+        lambda pixels: pixels.reshape(len(pixels), -1),
+        lambda pixels: pixels.reshape(len(pixels), 3, 16, 16),
+        np.zeros_like,
+        lambda pixels: pixels[:2],
+    ],
+    ids=["int8", "flat", "transposed", "zeros", "short"],
+)
+def test_an_array_of_another_kind_is_packed_again(tmp_path, change):
+    write_pictures(tmp_path / "faces", ("1.png", "2.png", "3.png"))
+    faces = find_faces(tmp_path / "faces")
+    path, _ = pack(faces, 16, "frame", tmp_path / "cache")
+    expected = np.load(path)
+    np.save(path, change(expected))
+    pack(faces, 16, "frame", tmp_path / "cache")
+    again = np.load(path)
+    assert again.dtype == np.uint8
+    np.testing.assert_array_equal(again, expected)
+
+
+@pytest.mark.parametrize("damage", [{"bad": None}, {"framed": "x"}, {"checksums": [None]}])
+def test_a_description_of_another_kind_is_written_again(tmp_path, damage):
+    write_pictures(tmp_path / "faces", ("1.png", "2.png"))
+    faces = find_faces(tmp_path / "faces")
+    path, contents = pack(faces, 16, "frame", tmp_path / "cache")
+    path.with_suffix(".json").write_text(json.dumps(contents | damage))
+    assert pack(faces, 16, "frame", tmp_path / "cache")[1] == contents
+    path.with_suffix(".json").write_text("[" * 10**5)
+    assert pack(faces, 16, "frame", tmp_path / "cache")[1] == contents

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -199,3 +201,11 @@ def test_the_health_figure_shows_variances_that_differ_from_the_standard_normal(
     # all dots are at one height where all variances are 1, apart from that in the legend
     heights = {name: np.unique(places(one["variances"], BLUE)[0]) for name, one in panels.items()}
     assert len(heights["stretched"]) > 2 * len(heights["standard"])
+
+
+def test_a_name_that_is_not_utf_8_can_be_a_label(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    x = torch.zeros(1, 1, 3, 8, 8)
+    save_labelled_grid(x, tmp_path / "a.png", [name], [name], name)
+    save_labelled_grid(x, tmp_path / "b.png", ["caf\\udce9"], ["caf\\udce9"], "caf\\udce9")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), pixels_of(tmp_path / "b.png"))

@@ -109,3 +109,13 @@ def test_places_that_cannot_be_written_are_refused(tmp_path, monkeypatch, output
     with pytest.raises(UserError, match=f"^{message}$"):
         picture_paths(output, Path("runs/a"), ["x", "y"], files)
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("name", "side"), [("a.webp", 16384), ("a.jpg", 65536)])
+def test_a_picture_too_large_for_its_format_is_one_line_and_the_old_one_stays(tmp_path, name, side):
+    path = tmp_path / name
+    save_grid(torch.zeros(1, 3, 8, 8), path, columns=1)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="the picture is too large for its format: pass fewer"):
+        save_grid(torch.zeros(1, 3, 4, side), path, columns=1)
+    assert path.read_bytes() == before

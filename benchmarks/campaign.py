@@ -337,7 +337,6 @@ def undisturbed(trial: Trial, argv: str) -> tuple[dict[str, bytes], float]:
 
 CHECKPOINTS = [("run/best.pt", GRID), ("run/best.pt", DRAW[1]), ("run/last.pt", RESUME)]
 CHECKPOINTS += [("run/last.pt", "train --resume run"), ("judges/guide.pt", EDIT)]
-CHECKPOINTS += [("judges/judge.pt", f"{MEASURE} --judges judges")]
 PICTURES = [f"own/{name}" for name in ("a.jpg", "b.png", "c.webp", "d.gif", "e.bmp", "f.tiff")]
 PICTURES += [f"own/{name}" for name in ("g.ppm", "h.tga", "i.jp2", "j.jpg", "k.png", "l.png")]
 TABLES = [f"faces/{name}.txt" for name in ("list_attr_celeba", "list_eval_partition")]
@@ -346,7 +345,7 @@ ZIPPED, OWN = f"{LOAD} --data faces.zip", f"{LOAD} --data own"
 DAMAGED = {
     "checkpoint": CHECKPOINTS,
     "cache": [("data/cache/*.npy", LOAD), ("data/cache/*.json", LOAD), ("data/cache/*", RESUME)],
-    "table": [*((name, argv) for name in TABLES for argv in (LOAD, SHORT)), ("own/*.csv", OWN)],
+    "table": [(TABLES[0], LOAD), (TABLES[0], SHORT), (TABLES[1], LOAD), ("own/*.csv", OWN)],
     "archive": [("faces.zip", ZIPPED), ("faces.zip", f"{ZIPPED} --skip-bad-images")],
     "picture": [
         *((name, f"{GRID} --show reconstructions --image {name}") for name in PICTURES),
@@ -455,7 +454,7 @@ def random_flags(trial: Trial) -> None:
 
 
 KINDS: dict[str, tuple[Callable[[Trial], None], int]] = {
-    "signal": (stopped, 120),
+    "signal": (stopped, 80),
     "operation": (at_operation, 0),
     "full-disk": (full_disk, 60),
     "signal-drawing": (drawing, 100),

@@ -167,7 +167,7 @@ class GenerateConfig:
 
     # Pictures
     show: tuple[str, ...] = option(("grid",), "what to show", choices=SHOWS)
-    count: int = option(64, "number of faces", at_least=1)
+    count: int = option(64, "number of faces", at_least=1, at_most=100_000)
     columns: int = option(8, "pictures per row", at_least=2)
     dimensions: tuple[int, ...] = option((), "which latent dimensions to show", at_least=0)
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")

@@ -72,7 +72,7 @@ FLAGS = [
     (TrainConfig, "--image-size 8192", "--image-size must be at most 1024; got 8192"),
     (TrainConfig, "--refiner-noise 1e300", "--refiner-noise must be at most 1; got 1e+300"),
     (GenerateConfig, "--temperature 1e39", "--temperature must be at most 1000; got 1e+39"),
-    (GenerateConfig, f"--count {10**9}", "--count must be at most 1000000; got 1000000000"),
+    (GenerateConfig, f"--count {10**9}", "--count must be at most 100000; got 1000000000"),
     (TrainConfig, "--precision bf17", "invalid choice: 'bf17'"),
     (TrainConfig, "--recipe fancy", "invalid choice: 'fancy'"),
     (TrainConfig, "--sample-every-epochs 0", "--sample-every-epochs must be at least 1"),

@@ -539,6 +539,7 @@ def test_a_plain_folder_trains_and_generates_and_an_edit_says_what_it_lacks(
         (train, ["--learning-rate", "nan"], "--learning-rate must be above 0; got nan"),
         (train, ["--beta", "-1"], "--beta must be at least 0; got -1.0"),
         (train, ["--device", "gpu"], "--device must be auto, cpu, cuda, cuda:N or mps; got gpu"),
+        (train, ["--device", "9" * 30], "--device must be auto, cpu, cuda, cuda:N or mps; got 999"),
         (train, ["--device", "cuda:7"], "--device cuda:7 is not on this machine"),
         (
             train,

@@ -112,7 +112,7 @@ def _require_fitting(path: Path, stored: dict[str, Any]) -> None:
             warnings.simplefilter("ignore")  # torch's, where a tensor stands for a dict
             wrong = _misfit(stored, _form_of(stored))
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        wrong = "its description of the network or the statistics is wrong"
+        wrong = "a description in it is wrong"
     if wrong:
         raise UserError(f"{path} is damaged: {wrong}")
 
@@ -145,6 +145,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < 1e30
 
 
+def _is_plain(value: Any) -> bool:
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(one, str | int | float | None) for one in values)
+
+
 def _is_positive(value: Any) -> bool:
     return _is_number(value) and value > 0
 
@@ -170,6 +175,8 @@ _SETTINGS |= dict.fromkeys(("beta", "temperature", "refine_strength"), _is_numbe
 def _form_of(stored: dict[str, Any]) -> dict[str, Any]:
     """Return the form that a record must have, by what it says of its networks."""
     network = _shapes(stored["arch"])
+    if not all(map(_is_plain, stored["config"].values())):
+        raise ValueError("settings that no flag gives")
     form = {"config": {"image_size": _is_count}, "weights": network}
     form |= {"crop": str | int, "digest": str}
     if "seed" in stored:

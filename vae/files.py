@@ -32,7 +32,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent.resolve())
+        sweep(path.parent.resolve())
         with open(partial, "wb") as owned:
             if not lock(owned.fileno()):
                 owned.close()  # Windows replaces no open file
@@ -88,7 +88,7 @@ def lock(descriptor: int) -> bool | None:
 
 
 @functools.cache  # once in each folder: one may hold 200,000 pictures
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove temporary files whose writer was killed: nobody has locked them."""
     with os.scandir(folder) as entries:
         found = [one for one in entries if re.fullmatch(r"\..+\.\d+\.partial(\.\w+)?", one.name)]
@@ -127,12 +127,13 @@ def locked_folder(folder: Path) -> Iterator[bool]:
             raise
         raise UserError(f"cannot write {folder}: {_CANNOT_WRITE[error.errno]}") from error
     try:
-        yield lock(descriptor) is not False
+        is_ours = lock(descriptor) is not False
+        yield is_ours
     finally:
-        os.close(descriptor)
         with contextlib.suppress(OSError):
-            for one in missing:
+            for one in missing if is_ours else ():
                 one.rmdir()
+        os.close(descriptor)
 
 
 def require_writable(path: Path) -> None:

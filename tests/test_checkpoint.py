@@ -225,6 +225,7 @@ WRONG = [
     ("variance", -1.0),
     ("config", {}),
     ("config prior", 3),
+    ("config temperature", 10**30),
     ("config channels", torch.zeros(2, 2)),
     ("arch channels", [0, 0, 0]),
     ("arch latent_dim", 2_000_000),

@@ -118,6 +118,8 @@ def test_a_value_that_is_not_allowed_is_named(config, flags, message):
     ("name", "value", "message"),
     [
         ("precision", "bf17", "--precision must be one of auto, fp32, bf16; got bf17"),
+        ("compile", [], "--compile must be one of auto, on, off; got"),
+        ("channels", 3, "object of type .int. has no len"),
         ("epochs", "many", "argument --epochs: invalid int value: 'many'"),
         ("latent_dim", None, None),
     ],

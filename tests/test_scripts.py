@@ -602,7 +602,7 @@ def replace_the_checkpoint(root):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_a_picture, "000007.jpg is not a readable image: truncated. 1 such files of 60"),
+        (cut_a_picture, "000007.jpg is not a readable image: truncated. 1 of 60 files are not"),
         (cut_the_table, "cells in the row of 000060.jpg, expected 41: fetch the file again"),
         (
             cut_the_checkpoint,
@@ -745,9 +745,8 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback():
     assert process.returncode == -signal.SIGINT  # 130 in a shell
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
-def test_a_backend_of_a_notebook_disturbs_no_script(backend, monkeypatch):
-    monkeypatch.setenv("MPLBACKEND", backend)
+def test_a_backend_of_a_notebook_disturbs_no_script(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     process = run_process("generate.py", "--help")
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

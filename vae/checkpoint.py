@@ -77,7 +77,7 @@ def save_checkpoint(checkpoint: Checkpoint | JudgeCheckpoint, path: Path) -> Non
 
     Raises RunStopped if it cannot be written, or if a weight is not finite.
     """
-    if not _are_finite(checkpoint.weights):
+    if not all(map(_is_finite, checkpoint.weights.values())):
         raise NotFinite(f"{path} was not written: weights became infinite or not a number")
     buffer = io.BytesIO()
     torch.save(vars(checkpoint), buffer)
@@ -132,7 +132,7 @@ def _misfit(value: Any, form: Any, name: str = "") -> str:
         # a tensor may claim more elements than it has bytes
         if not isinstance(value, Tensor) or list(value.shape) != form or not _is_backed(value):
             return f"{name} does not fit the network"
-        return "" if value.isfinite().all() else f"{name} is not finite"
+        return "" if _is_finite(value) else f"{name} is not finite"
     right = isinstance(value, form) if isinstance(form, type | UnionType) else form(value)
     return "" if right else f"{name} cannot be {textwrap.shorten(repr(value), 40)}"
 
@@ -142,7 +142,7 @@ def _is_backed(value: Tensor) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e30
+    return isinstance(value, int | float) and abs(value) < 1e18
 
 
 def _is_plain(value: Any) -> bool:
@@ -234,8 +234,9 @@ def _form_of_training(training: dict[str, Any], network: dict[str, list[int]]) -
     }
 
 
-def _are_finite(weights: dict[str, Tensor]) -> bool:
-    return all(bool(weight.isfinite().all()) for weight in weights.values())
+def _is_finite(value: Tensor) -> bool:
+    # a finite sum has finite terms, and takes a tenth of the time
+    return bool(value.sum().isfinite() or value.isfinite().all())
 
 
 _NOT_OURS = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, struct.error)

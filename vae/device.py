@@ -23,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
-    except (RuntimeError, ValueError) as error:  # ValueError: a number of twenty digits
+    except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"--device must be auto, cpu, cuda, cuda:N or mps; got {name}") from error
     available = {
         "cpu": True,

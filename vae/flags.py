@@ -50,7 +50,8 @@ def check(config: Any) -> None:
     """Raise ValueError, naming the flag, if a field breaks a rule that it declares."""
     for entry in fields(config):
         flag, rules, value = as_flag(entry.name), entry.metadata, getattr(config, entry.name)
-        for one in value if isinstance(value, tuple) else () if value is None else (value,):
+        several = isinstance(entry.default, tuple)
+        for one in value if several else () if value is None else (value,):
             if "choices" in rules and one not in rules["choices"]:
                 raise ValueError(f"{flag} must be one of {', '.join(rules['choices'])}; got {one}")
             if one == "" and "const" not in rules:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import COUNT, HEIGHT, TRAIN, VAL, WIDTH, write_celeba
 from PIL import Image
+from test_files import largest_file
 
 from vae.data.faces import load_faces
 from vae.data.synthetic.attributes import ATTRIBUTE_NAMES
@@ -242,3 +243,13 @@ def test_faces_with_attributes_are_those_with_a_row(celeba):
     assert "(30 pictures without a row)" in faces.description[1]
     table.unlink()
     assert len(load().with_attributes(faces.rows("val"))) == VAL
+
+
+def test_a_packed_array_is_used_where_nothing_can_be_written(celeba):
+    (celeba / "notes.md").write_text("mine")
+    listing = load().path.with_suffix(".left-out.txt")
+    listing.unlink()
+    with largest_file(0):
+        faces = load()
+    assert any(f"could not write {listing}: the file is larger" in one for one in faces.description)
+    assert not listing.exists()

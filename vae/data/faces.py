@@ -13,7 +13,7 @@ from vae.data.celeba import BY_HASH, SPLITS, UNUSED, fill_splits, find_faces
 from vae.data.decoding import Crop
 from vae.data.packing import Contents, checksums_of, pack
 from vae.data.synthetic.dataset import write_synthetic
-from vae.errors import UserError
+from vae.errors import RunStopped, UserError
 from vae.files import write_whole
 
 SYNTHETIC_ROOT = Path("data/synthetic")
@@ -128,13 +128,19 @@ def load_faces(
     )
 
 
-def _write_list(path: Path, left_out: dict[str, str]) -> Path:
-    """Write the names of the files left out, and the reasons, to path. Returns path."""
+def _write_list(path: Path, left_out: dict[str, str]) -> str:
+    """Write the names of the files left out, and the reasons, to path. Returns path.
+
+    On a read-only disk, returns why there is no list.
+    """
     lines = "".join(f"{name}\t{reason}\n" for name, reason in left_out.items())
     content = lines.encode("utf-8", "surrogateescape")
     if not (path.exists() and path.read_bytes() == content):
-        write_whole(path, content)
-    return path
+        try:
+            write_whole(path, content)
+        except RunStopped as error:
+            return str(error)
+    return str(path)
 
 
 def _counts(splits: np.ndarray) -> str:

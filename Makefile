@@ -2,11 +2,13 @@
 #            synthetic faces and do the same with them; takes minutes on a CPU
 # make test: install, run the tests; needs no GPU and no CelebA
 # make lint: check the code with ruff
+# make versions: run the tests with the lowest and with the newest versions that the requirements
+#            admit; takes a quarter of an hour
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint versions
 
 demo: .venv/installed
 	$(BIN)/python generate.py --checkpoint pretrained
@@ -24,6 +26,9 @@ test: .venv/installed
 lint: .venv/linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+versions:
+	.ci/versions
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

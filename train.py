@@ -119,6 +119,8 @@ def train_run(
         stored = stored_config(config) | {"device": str(device), "precision": precision}
         write_text(run_dir / "config.json", json.dumps(stored, indent=2) + "\n")
         write_text(run_dir / FACES, "".join(f"{name}\n" for name in faces.names))
+        if resumed and was_killed_before_best(resumed, run_dir):
+            save_checkpoint(replace(resumed, training=None), run_dir / BEST)
     with StopSignal() as stop:
         if not resumed or not resumed.refiner:
             run_epochs(
@@ -340,19 +342,29 @@ def print_epoch(trainer: Trainer) -> None:
 
 
 def save_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path) -> None:
-    """Write metrics, curves, checkpoints, and from time to time pictures."""
+    """Write metrics, from time to time curves and pictures, and checkpoints."""
     epoch, history, prefix = trainer.epoch, trainer.history, trainer.prefix
     is_last = epoch == trainer.config.epochs
     checkpoint = trainer.checkpoint(stored_config(config))
     write_csv(run_dir / f"{prefix}metrics.csv", history)
-    # best.pt first: a run that is killed in between repeats the epoch
-    if history[-1]["val_total"] == min(row["val_total"] for row in history):
-        save_checkpoint(replace(checkpoint, training=None), run_dir / BEST)
-    if is_last or epoch % config.save_every_epochs == 0:
-        save_checkpoint(checkpoint, run_dir / LAST)
+    # checkpoints last: a run that is killed before its last.pt repeats the epoch
     if is_last or epoch == 1 or epoch % config.sample_every_epochs == 0:
         save_curves(history, run_dir / f"{prefix}curves.png")
         save_epoch_pictures(config, trainer, run_dir, f"{prefix}epoch-{epoch:03d}.png")
+    last, saves = run_dir / LAST, {}
+    if history[-1]["val_total"] == min(row["val_total"] for row in history):
+        saves[run_dir / BEST] = replace(checkpoint, training=None)
+    if is_last or epoch % config.save_every_epochs == 0 or not last.exists():
+        saves[last] = checkpoint
+    # a new run could not be resumed from best.pt alone; an older last.pt must not miss the best
+    for path in saves if last.exists() else reversed(saves):
+        save_checkpoint(saves[path], path)
+
+
+def was_killed_before_best(resumed: Checkpoint, run_dir: Path) -> bool:
+    """Return whether the run was killed between its first two checkpoints."""
+    first = resumed.epoch == 1 and not resumed.training["steps"] and not resumed.refiner
+    return first and not (run_dir / BEST).exists()
 
 
 def save_epoch_pictures(config: TrainConfig, trainer: Trainer, run_dir: Path, suffix: str) -> None:

@@ -262,6 +262,14 @@ def test_a_part_that_is_missing_or_does_not_fit_is_one_line(home, tmp_path, plac
         load_checkpoint(tmp_path / "last.pt")
 
 
+def test_a_tensor_in_the_place_of_a_dict_is_one_line_and_no_warning(home, tmp_path, recwarn):
+    stored = torch.load("runs/celeba-32/last.pt", weights_only=True)
+    torch.save(stored | {"training": torch.zeros(5, 3)}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last.pt is damaged: "):
+        load_checkpoint(tmp_path / "last.pt")
+    assert not recwarn.list
+
+
 def test_an_archive_that_would_unpack_to_more_than_its_size_is_refused(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint(make_checkpoint(), path)

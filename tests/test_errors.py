@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
     ("error", "code", "line"),
     [
         (UserError("no such face"), 2, "error: no such face\n"),
+        (UserError("no file a\nb"), 2, "error: no file a\\nb\n"),
         (RunStopped("kl became inf"), 1, "stopped: kl became inf\n"),
         (Interrupted(signal.SIGINT, "saved"), 130, "interrupted: saved\n"),
         (Interrupted(signal.SIGTERM, "saved"), 143, "interrupted: saved\n"),

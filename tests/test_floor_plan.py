@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,16 @@ def test_only_the_named_packages_are_imported():
 def test_the_package_can_be_imported_from_anywhere(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from vae import VAE, open_run"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_what_is_installed_are_all_folders_of_the_package_and_the_trained_model():
+    listed = re.search(r"packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
+    folders = [path.parent.relative_to(ROOT) for path in (ROOT / "vae").rglob("__init__.py")]
+    expected = {".".join(folder.parts) for folder in folders} | {"vae.pretrained"}
+    assert set(re.findall(r'"(.+?)"', listed[1])) == expected
+
+
+def test_in_the_clone_the_trained_model_is_that_of_its_folder():
+    from vae.run import PRETRAINED
+
+    assert PRETRAINED == ROOT / "pretrained"

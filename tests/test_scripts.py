@@ -189,6 +189,30 @@ def test_resuming_completes_a_run_that_was_killed_before_its_statistics(celeba):
         torch.testing.assert_close(again, statistics)
 
 
+@pytest.mark.parametrize("saves", range(1, 6))
+def test_a_run_killed_between_two_checkpoints_ends_as_one_that_was_not(
+    celeba, trained, monkeypatch, saves
+):
+    left = iter(range(saves))
+
+    def save_or_die(checkpoint, path):
+        if next(left, None) is None:
+            raise SystemExit(137)
+        save_checkpoint(checkpoint, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_checkpoint", save_or_die)
+        assert train.main([*SMALL, "--epochs", "2"]) == 137
+    assert train.main(["--resume"]) == 0
+    run, whole = Path("runs/celeba-32"), trained / "runs/celeba-32"
+    assert {path.name for path in whole.iterdir()} == {path.name for path in run.iterdir()}
+    for name in ("best.pt", "last.pt"):
+        assert load_checkpoint(run / name).epoch == load_checkpoint(whole / name).epoch
+        assert same_weights(run / name, whole / name)
+    for name in ("reconstructions-epoch-001.png", "samples-epoch-002.png", "curves.png"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_the_newest_run_is_resumed_whatever_was_looked_at_since(celeba):
     short = [*SMALL, "--epochs", "1"]
     assert train.main([*short, "--run-dir", "runs/first"]) == 0

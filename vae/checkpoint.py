@@ -5,6 +5,7 @@ import itertools
 import pickle
 import struct
 import textwrap
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
@@ -107,7 +108,9 @@ def load_checkpoint(path: Path, record: type[Record] = Checkpoint) -> Record:
 def _require_fitting(path: Path, stored: dict[str, Any]) -> None:
     """Raise UserError, naming the part, if a part of a record is not what it has to be."""
     try:
-        wrong = _misfit(stored, _form_of(stored))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, where a tensor stands for a dict
+            wrong = _misfit(stored, _form_of(stored))
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         wrong = "a description in it is wrong"
     if wrong:

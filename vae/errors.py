@@ -139,6 +139,7 @@ def _interrupt(signal_number: int, _frame: object) -> None:
     raise Interrupted(signal_number, "no incomplete file was left")
 
 
-def _end(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
+def _end(text: str, code: int) -> int:
+    # one line, even where a name that it cites has several
+    print("\\n".join(text.splitlines()), file=sys.stderr)
     return code

@@ -40,8 +40,9 @@ from vae.models.refiner import Refiner
 from vae.training.statistics import training_statistics
 
 RUNS = Path("runs")
-PRETRAINED = Path(__file__).parent.parent / "pretrained"
-"""the folder of the model that comes with the repository"""
+_PLACES = [folder / "pretrained" for folder in Path(__file__).parents[:2]]
+PRETRAINED = next(filter(Path.is_dir, _PLACES), _PLACES[-1])
+"""the folder of the model that comes with the repository; in the package where it is installed"""
 WEAK_DIRECTION = 0.3
 """length of a unit, as a fraction of the one by mean, below which an edit is hardly visible"""
 LAST, BEST = "last.pt", "best.pt"

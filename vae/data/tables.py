@@ -147,7 +147,9 @@ def read_table(files: Sequence[TableFile]) -> Table:
             names.append(f"{file.folder}/{path}" if file.folder else path)
             cells.extend(map(numbers.__getitem__, row))
     label = f"{len(files)} x {files[0].name}" if len(files) > 1 else files[0].name
-    titles = header[:name_at] + header[name_at + 1 :]
+    # a title becomes the name of an attribute, of its pictures and of parts of a checkpoint
+    titles = ["".join(one if one.isprintable() else "\ufffd" for one in text) for text in header]
+    del titles[name_at : name_at + 1]  # an empty table has none
     table = np.array(cells, np.int32).reshape(len(names), len(titles))
     return Table(kind, label, files[0].folder, names, titles, list(numbers), table)
 

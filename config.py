@@ -161,6 +161,11 @@ class GenerateConfig:
     columns: int = option(8, "pictures per row", at_least=2)
     dimensions: tuple[int, ...] = option((), "which latent dimensions to show", at_least=0)
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
+    eyes: tuple[float, ...] = option(
+        (), "X Y X Y: the eyes in --image, in pixels", at_least=0, metavar="XY"
+    )
+    aligned: bool = option(False, "--image is framed as the training images: search no face")
+    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
 
     # Sampling
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
@@ -181,6 +186,7 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
         _require_refine(self)
+        _require_image(self)
         if self.image and not {"reconstructions", "interpolation"} & {*self.show}:
             raise ValueError("--image is for --show reconstructions and interpolation")
 
@@ -216,6 +222,11 @@ class ManipulateConfig:
     source: str = option("random", "faces, without --image", choices=("random", "val", "mean"))
     faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", at_least=0)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
+    eyes: tuple[float, ...] = option(
+        (), "X Y X Y: the eyes in --image, in pixels", at_least=0, metavar="XY"
+    )
+    aligned: bool = option(False, "--image is framed as the training images: search no face")
+    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", at_least=0)
     seed: int = option(0, "seed of the noise", at_least=0)
@@ -235,6 +246,7 @@ class ManipulateConfig:
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
         _require_refine(self)
+        _require_image(self)
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
             raise ValueError("pass one of --strengths, --to, and --add with --remove")
@@ -320,6 +332,15 @@ def _require_even_halves(image_size: int, times: int) -> None:
 def _require_refine(config: Any) -> None:
     if not config.refine and (config.refine_steps or config.refine_strength is not None):
         raise ValueError("--refine-steps and --refine-strength are for --refine")
+
+
+def _require_image(config: Any) -> None:
+    if not config.image and (config.eyes or config.aligned or config.which):
+        raise ValueError("--eyes, --aligned and --which are for --image")
+    if bool(config.eyes) + config.aligned + bool(config.which) > 1:
+        raise ValueError("pass one of --eyes, --aligned and --which")
+    if config.eyes and (len(config.eyes) != 4 or len(config.image) != 1):
+        raise ValueError("--eyes needs four numbers, X Y X Y, and one --image")
 
 
 def _require_suffix(output: str | None, *suffixes: str) -> None:

@@ -65,10 +65,23 @@ class JudgeCheckpoint:
     format: int = FORMAT
 
 
-Record = TypeVar("Record", Checkpoint, JudgeCheckpoint)
+@dataclass
+class AlignerCheckpoint:
+    """A trained aligner: tensors and JSON-like primitives."""
+
+    config: dict[str, Any]
+    arch: dict[str, Any]
+    weights: dict[str, Tensor]
+    digest: str
+    """of the faces that it is trained on"""
+    format: int = FORMAT
 
 
-def save_checkpoint(checkpoint: Checkpoint | JudgeCheckpoint, path: Path) -> None:
+AnyCheckpoint = Checkpoint | JudgeCheckpoint | AlignerCheckpoint
+Record = TypeVar("Record", Checkpoint, JudgeCheckpoint, AlignerCheckpoint)
+
+
+def save_checkpoint(checkpoint: AnyCheckpoint, path: Path) -> None:
     """Write a checkpoint, whole or not at all. Raises RunStopped if it cannot be written."""
     buffer = io.BytesIO()
     torch.save(vars(checkpoint), buffer)
@@ -100,7 +113,7 @@ _NOT_OURS = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFE
 _NOT_OURS += (AttributeError, TypeError)
 
 
-def build_model(path: Path, checkpoint: Checkpoint | JudgeCheckpoint, device: torch.device) -> Any:
+def build_model(path: Path, checkpoint: AnyCheckpoint, device: torch.device) -> Any:
     """Return the network of the checkpoint at path with its weights, on device, for use.
 
     Raises UserError if the weights do not fit.

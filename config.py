@@ -31,6 +31,7 @@ class TrainConfig:
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
     download: bool = option(False, "download what is missing of CelebA into --data first")
+    align: bool = option(False, "find the faces of the photographs in --data, and cut them first")
     image_size: int = option(128, "side of the square images, in pixels", at_least=32, fixed=True)
     crop_size: int | None = option(
         None, "side of the square cut, in pixels; default: by the data", at_least=1, fixed=True
@@ -120,6 +121,10 @@ class TrainConfig:
             raise ValueError("--refiner-channels must be multiples of 8")
         if self.run_dir is not None and self.resume is not None:
             raise ValueError("--run-dir starts a run and --resume continues one: pass one of them")
+        if self.align and (self.download or self.crop_size or self.data == "synthetic"):
+            raise ValueError(
+                "--align is for a folder of photographs, whole: it cuts the faces itself"
+            )
         if self.download and self.data == "synthetic":
             raise ValueError("--download is for CelebA: pass a folder as --data")
 

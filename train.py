@@ -21,6 +21,7 @@ from vae.data.batches import batches
 from vae.data.download import download
 from vae.data.faces import PackedFaces, load_config_faces
 from vae.device import float64_device, pick_compile, pick_device, pick_precision, prepare_backend
+from vae.editing.folder import align_folder
 from vae.errors import Interrupted, RunStopped, StopSignal, UserError, script
 from vae.files import require_writable, write_csv, write_text
 from vae.flags import as_flag, read_flags
@@ -37,6 +38,7 @@ from vae.run import (
     FACES,
     LAST,
     choose_run_dir,
+    face_finder,
     find_checkpoint,
     newest_run,
     require_same_faces,
@@ -63,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     precision = pick_precision(device, config.precision)
     ranks = join_ranks(device)
     require_writable(run_dir / LAST)
+    with ranks.main_first():
+        config, aligned = align(config)
     ranks.print(describe_config(config))
     with ranks.main_first():
         finished = resumed and is_finished(config, run_dir, resumed)
@@ -75,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.download:
             download(Path(config.data))
         faces = load_config_faces(config)
-    ranks.print("\n".join(faces.description))
+    ranks.print("\n".join([*aligned, *faces.description]))
     if resumed:
         require_same_faces(resumed, faces, run_dir)
 
@@ -142,6 +146,18 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoi
         kept = f"--epochs must stay {resumed.config['epochs']}"
         raise UserError(f"{kept}: the run has a refiner, which is trained on this VAE")
     return config, path.parent, resumed
+
+
+def align(config: TrainConfig) -> tuple[TrainConfig, Sequence[str]]:
+    """Return the configuration with the aligned faces as --data if --align asks for them.
+
+    Also returns lines that describe them.
+    """
+    if not config.align:
+        return config, ()
+    find = face_finder()
+    folder, lines = align_folder(config.data, config.image_size, config.cache_dir, find)
+    return replace(config, data=str(folder), align=False), lines
 
 
 def read_init(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:

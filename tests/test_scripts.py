@@ -500,6 +500,8 @@ def test_a_plain_folder_trains_and_generates_and_an_edit_says_what_it_lacks(
     assert "trained on pictures without attributes" in capsys.readouterr().err
 
 
+FACE = "data/celeba/img_align_celeba/000001.jpg"
+
 # Mistakes: one line, the exit code, and nothing written or lost
 
 
@@ -524,7 +526,7 @@ def test_a_plain_folder_trains_and_generates_and_an_edit_says_what_it_lacks(
         (generate, ["--show", "everything"], "invalid choice: 'everything'"),
         (generate, ["--columns", "1"], "--columns must be at least 2; got 1"),
         (generate, ["--output", "a.xyz"], "--output must end in .png, .jpg, .jpeg, .webp"),
-        (generate, ["--image", "a.png", "--show", "interpolation"], "two --image pictures"),
+        (generate, ["--image", FACE, "--show", "interpolation"], "needs two faces or more"),
         (generate, ["--show", "traversal", "--dimensions", "5"], "--dimensions go to 4 in this"),
         (generate, ["--checkpoint", "nowhere.pt"], "there is no checkpoint nowhere.pt"),
         (generate, ["--image", "no.jpg", "--show", "reconstructions"], "no.jpg: no such file"),

@@ -46,6 +46,8 @@ PRETRAINED = Path(__file__).parent.parent / "pretrained"
 """the folder of the model that comes with the repository"""
 WEAK_DIRECTION = 0.3
 """length of a unit, as a fraction of the one by mean, below which an edit is hardly visible"""
+ALIGNER = PRETRAINED / "aligner.pt"
+"""what refines where faces are in photos"""
 LAST, BEST = "last.pt", "best.pt"
 FACES = "faces.txt"
 """the names of a run's faces, a line each"""
@@ -282,10 +284,10 @@ def face_finder() -> Find:
 
     @cache
     def opened() -> Aligner:
-        path = PRETRAINED / "aligner.pt"
-        return build_model(path, load_checkpoint(path, AlignerCheckpoint), torch.device("cpu"))
+        stored = load_checkpoint(ALIGNER, AlignerCheckpoint)
+        return build_model(ALIGNER, stored, torch.device("cpu"))
 
-    return lambda picture: [face.eyes for face in find_faces(picture, opened())]
+    return lambda picture: find_faces(picture, opened())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from vae.data.decoding import BadPicture, crop_box, read_pictures, read_square, to_float
+from vae.data.decoding import BadPicture, crop_box, read_photo, read_square, to_float
 from vae.data.pictures import find_pictures
 from vae.errors import UserError
 
@@ -230,10 +230,10 @@ CODE = """
 import io, resource, sys
 import numpy as np
 from PIL import Image
-from vae.data.decoding import read_pictures
+from vae.data.decoding import read_photo
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-x = read_pictures(sys.argv[1:], 32)
-print(x.shape[0], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+photos = [read_photo(path) for path in sys.argv[1:]]
+print(len(photos), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
@@ -261,17 +261,6 @@ def test_pixels_become_floats_from_0_to_1_with_channels_first():
     np.testing.assert_array_equal(x, pixels.numpy().transpose(0, 3, 1, 2) / np.float32(255))
 
 
-def test_pictures_are_read_in_order_as_float_images(tmp_path):
-    contents = {"a.png": file_of(colours("RGB", (44, 54)), "PNG"), "b.jpg": JPEG}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    x = read_pictures([str(tmp_path / name) for name in contents], 16)
-    assert x.shape == (2, 3, 16, 16)
-    for got, content in zip(x, contents.values(), strict=True):
-        square, _ = read_square(content, 16, "frame")
-        np.testing.assert_array_equal(got, square.transpose(2, 0, 1) / np.float32(255))
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no such file"), (b"hello", "not a readable image: Pillow cannot"), ("folder", "Is a")],
@@ -283,7 +272,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, content, message):
     elif content:
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"me.jpg.*{message}"):
-        read_pictures([str(path)], 32)
+        read_photo(str(path))
 
 
 def test_a_file_that_pillow_heif_cannot_open_is_counted_and_not_read(tmp_path):

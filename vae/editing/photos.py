@@ -26,10 +26,11 @@ from vae.editing.alignment import (
     frame_box,
     from_eyes,
 )
+from vae.editing.finding import FoundFace
 from vae.errors import UserError
 
-Find = Callable[[Image.Image], list[np.ndarray]]
-"""From a picture to the eyes of its faces, the largest face first."""
+Find = Callable[[Image.Image], list[FoundFace]]
+"""From a picture to its faces, the largest first."""
 
 FEATHER = 1 / 6
 """width of the border in which an edit fades out, as a fraction of the side"""
@@ -102,10 +103,10 @@ def find_places(
             "it is framed as the training images are"
         )
     print(f"{path}: {len(found)} face{'s' * (len(found) > 1)} found, the largest first")
-    for number, eyes in enumerate(found):
-        x1, y1, x2, y2 = (round(v - 0.5) for eye in eyes for v in (eye.real, eye.imag))
-        print(f"  {number}: --eyes {x1} {y1} {x2} {y2}")
-    return [from_eyes(eyes, image_size) for eyes in found]
+    for number, face in enumerate(found):
+        x1, y1, x2, y2 = (v - 0.5 for eye in face.eyes for v in (eye.real, eye.imag))
+        print(f"  {number}: --eyes {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
+    return [from_eyes(face.eyes, image_size) for face in found]
 
 
 def is_cut_already(picture: Image.Image, image_size: int) -> bool:
@@ -192,7 +193,7 @@ def _box_of(similarity: Similarity, image_size: int, size: tuple[int, int]) -> t
     corners = similarity(image_size * np.array([0, 1, 1j, 1 + 1j]))
     low = math.floor(corners.real.min()), math.floor(corners.imag.min())
     high = math.ceil(corners.real.max()), math.ceil(corners.imag.max())
-    return *np.maximum(low, 0).tolist(), *np.minimum(high, size).tolist()
+    return *np.clip(low, 0, size).tolist(), *np.clip(high, 0, size).tolist()
 
 
 def _laid_over(

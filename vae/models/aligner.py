@@ -20,7 +20,7 @@ class Aligner(nn.Module):
     In a view of an aligned face the point p of the template lies at p; in others at turn p + shift.
     """
 
-    def __init__(self, channels: Sequence[int] = (16, 24, 48, 64)) -> None:
+    def __init__(self, channels: Sequence[int] = (24, 40, 64, 96)) -> None:
         super().__init__()
         self.arch = {"architecture": "aligner", "channels": list(channels)}
         self.stages = make_stages(channels)

@@ -13,15 +13,17 @@ from torch.nn import functional
 
 from vae.data.batches import batches
 from vae.data.faces import PackedFaces
-from vae.editing.finding import TEMPLATE, VIEW
+from vae.editing.finding import CENTRE, TEMPLATE, VIEW
 from vae.models.aligner import SIDE, Aligner
 from vae.training.schedule import epoch_order, seed_generators
 
 SQUARE = 89
 """side of the packed squares"""
+MIDDLE = 32.5 + 32.5j
+"""of a packed square, in a model's image"""
 DEGREES, LOG_SCALE, SHIFT = 40.0, 0.3, 0.3
 """largest rotation, logarithm of the scale, and shift in half sides of a view"""
-NEGATIVES = 0.2
+NEGATIVES = 0.1
 """fraction of views that are so far off that they count as no face"""
 
 
@@ -84,7 +86,7 @@ def random_views(x: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
     place = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
     points = torch.complex(*torch.meshgrid(place, place, indexing="xy"))
     inside = (points - shift[:, None, None]) / turn[:, None, None]
-    inside = (VIEW * inside - 0.5 - 0.5j) / (SQUARE / 2)
+    inside = (VIEW * inside + CENTRE - MIDDLE) / (SQUARE / 2)
     views = _sample(x, inside)
     zoom = (0.3 + 0.7 * torch.rand(count)) * torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
     behind = _sample(x.roll(1, 0), points * zoom[:, None, None])

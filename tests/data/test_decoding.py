@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from vae.data.decoding import BadPicture, crop_box, read_photo, read_square, to_float
+from vae.data.decoding import BadPicture, crop_box, decode_photo, read_photo, read_square, to_float
 from vae.data.pictures import find_pictures
 from vae.errors import UserError
 
@@ -224,6 +224,50 @@ def test_heic_is_read_where_pillow_heif_is_installed():
     pillow_heif.from_pillow(colours("RGB", (64, 64))).save(file, quality=95)
     square, _ = read_square(file.getvalue(), 64, "frame")
     assert np.abs(square.astype(int) - np.asarray(colours("RGB", (64, 64)))).mean() < 12
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA"])
+def test_a_photo_is_written_back_as_it_was_stored(tmp_path, mode):
+    picture = colours(mode, (53, 40))
+    for turn in TURNS:
+        path = tmp_path / "me.png"
+        picture.save(path, exif=exif(turn), icc_profile=PROFILE)
+        photo = read_photo(str(path))
+        upright = ImageOps.exif_transpose(Image.open(path))
+        assert (photo.own.mode, photo.own.tobytes()) == (mode, upright.tobytes())
+        again = Image.open(io.BytesIO(photo.encode(photo.own)))
+        assert (again.mode, again.tobytes()) == (mode, picture.tobytes())
+        assert again.getexif().get(0x0112, 1) == turn
+        assert again.info["icc_profile"] == PROFILE
+        square, _ = read_square(path.read_bytes(), 40, "frame")
+        middle = photo.seen.crop((0, 6, 40, 46) if turn > 4 else (6, 0, 46, 40))
+        assert np.abs(np.asarray(middle, int) - square).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "own"),
+    [
+        ("1", {}, "L"),
+        ("P", {}, "RGB"),
+        ("P", {"transparency": 3}, "RGBA"),
+        ("I;16", {}, "L"),
+        ("CMYK", {}, "RGB"),
+        ("YCbCr", {}, "RGB"),
+    ],
+)
+def test_other_kinds_of_pictures_become_grey_or_colours_of_8_bits(mode, options, own):
+    picture = colours("L" if mode == "I;16" else mode, (40, 40))
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    photo = decode_photo(
+        file_of(picture, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG", **options)
+    )
+    assert (photo.own.mode, photo.seen.mode) == (own, "RGB")
+    if mode == "CMYK":
+        assert photo.own is photo.seen  # no profile is kept: it would be of CMYK
+    elif mode != "P":
+        grey = np.asarray(colours("1" if mode == "1" else "L", (40, 40)).convert("L"))
+        assert mode == "YCbCr" or (np.asarray(photo.own) == grey).all()
 
 
 CODE = """

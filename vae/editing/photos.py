@@ -223,7 +223,7 @@ def edit_photos(
     faces have two rows for each: the photo with the place of the face, and what is decoded; what
     the model sees, and the photo before and after the edits.
     """
-    for _, group in itertools.groupby(enumerate(faces), lambda pair: pair[1].path):
+    for _, group in itertools.groupby(enumerate(faces), lambda pair: pair[1].photo):
         rows, members = zip(*group, strict=True)
         photo = read_photo(members[0].path)
         edited = []

@@ -3,7 +3,8 @@
 The faces are random samples, validation faces, the mean face, or picture files. Each attribute
 gives a sweep over --strengths. With --to, each face moves until the guide (train_judge.py) gives
 the attribute this probability. With --add and --remove, all named attributes change at once, by
-one unit each.
+one unit each. The faces of --image are found in the photos and, edited, given back to them: --files
+gets the photos.
 """
 
 import itertools
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from config import DEFAULT_ATTRIBUTES, STRENGTHS, ManipulateConfig
+from vae.data.decoding import Photo
 from vae.editing.photos import PhotoFace, edit_photos
 from vae.editing.steering import keep_still, move_until
 from vae.errors import UserError, script
@@ -207,15 +210,17 @@ def write_photos(
     # a photo has details: what is added to it needs them, whether or not --refine shows them
     decoded = shown if config.refine else run.refine(shown, numbers, config.seed)
     both = (x.unflatten(0, codes.shape[:2]) for x in (decoded, shown))
-    panels, written = [], []
-    for name, photo, edited, part in edit_photos(faces.photos, *both):
-        panels.append(part)
-        for suffix, own in zip(suffixes, edited if config.files else (), strict=False):
-            place = Path(config.files, f"{name}-{suffix}.png")
-            written.append(write_whole(place, photo.encode(own)))
+    written = []
+
+    def keep(name: str, photo: Photo, column: int, own: Image.Image) -> None:
+        if config.files:
+            file = Path(config.files, f"{name}-{suffixes[column]}.png")
+            written.append(write_whole(file, photo.encode(own)))
+
+    panels = edit_photos(faces.photos, *both, keep)
     labels = [f"{row}, {what}" for row in rows for what in ("decoded", "photo")]
     columns = ["photo, crop", "unedited", *edit.columns]
-    lines = [save_labelled_grid(torch.cat(panels), path, columns, labels, title)]
+    lines = [save_labelled_grid(panels, path, columns, labels, title)]
     return [*lines, describe_folder(Path(config.files), written)] if config.files else lines
 
 

@@ -100,8 +100,9 @@ def measure_cuts(run: Run, places: Sequence[tuple[Image.Image, Similarity]], x: 
         by_eyes = pixels_of(cut_face(photo, from_eyes(eyes, size), size))
         decibels.append(psnr((by_eyes - original).square().sum().item(), size))
         apart = abs(eyes[1] - eyes[0])
-        near = [one.eyes for one in find(photo) if abs(one.eyes.mean() - eyes.mean()) < apart]
-        others += len(find(photo)) - len(near)
+        faces = [face.eyes for face in find(photo)]
+        near = [one for one in faces if abs(one.mean() - eyes.mean()) < apart]
+        others += len(faces) - len(near)
         if near:
             errors.append(np.abs(near[0] - eyes).mean() / apart)
             cut = pixels_of(cut_face(photo, from_eyes(near[0], size), size))

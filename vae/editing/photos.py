@@ -5,7 +5,7 @@ N faces, S image side in pixels. Images are (N, 3, S, S) in [0, 1].
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,32 +214,37 @@ def _laid_over(
 
 
 def edit_photos(
-    faces: Sequence[PhotoFace], decoded: Tensor, shown: Tensor
-) -> Iterator[tuple[str, Photo, list[Image.Image], Tensor]]:
-    """Yield the name of each photo, the photo, its edits (as Photo.own), and panels of its faces.
+    faces: Sequence[PhotoFace],
+    decoded: Tensor,
+    shown: Tensor,
+    keep: Callable[[str, Photo, int, Image.Image], None],
+) -> Tensor:
+    """Give E edits of faces back to their photos; return panels of them, (2 N, 2 + E, 3, P, P).
 
-    decoded (N, 1 + E, 3, S, S) are the faces before and after E edits; each edit of a photo is of
-    all its faces. shown are the same faces for the panels. The panels (2 n, 2 + E, 3, P, P) of n
-    faces have two rows for each: the photo with the place of the face, and what is decoded; what
-    the model sees, and the photo before and after the edits.
+    decoded (N, 1 + E, 3, S, S) are the faces before and after the edits; an edit of a photo is of
+    all its faces. Each edited photo is handed to keep: the name and the photo, the number of the
+    edit, and the new values of Photo.own. Panels have two rows for each face: the photo with the
+    place of the face, and its images in shown, such as decoded; what the model sees, and the
+    photo before and after the edits.
     """
-    for _, group in itertools.groupby(enumerate(faces), lambda pair: pair[1].photo):
+    size, panels = decoded.shape[-1], []
+    for name, group in itertools.groupby(enumerate(faces), lambda pair: pair[1].photo):
         rows, members = zip(*group, strict=True)
         photo = read_photo(members[0].path)
-        edited = []
-        for column in range(1, decoded.shape[1]):
+        around = [[panel_around(photo.own, face.similarity, size)] for face in members]
+        for edit in range(decoded.shape[1] - 1):
             own = photo.own
             for row, face in zip(rows, members, strict=True):
-                own = give_back(own, face.similarity, decoded[row, 0], decoded[row, column])
-            edited.append(own)
-        panels = []
-        for row, face in zip(rows, members, strict=True):
-            place = (face.similarity, decoded.shape[-1])
-            around = [panel_around(one, *place) for one in (photo.own, *edited)]
-            panels.append([panel_of_place(photo.own, *place), *map(panel, shown[row])])
-            panels.append([panel(face.image), *around])
-        stacked = torch.stack([torch.stack(row) for row in panels])
-        yield members[0].photo, photo, edited, stacked
+                before, after = decoded[row, 0], decoded[row, 1 + edit]
+                own = give_back(own, face.similarity, before, after)
+            for face, its in zip(members, around, strict=True):
+                its.append(panel_around(own, face.similarity, size))
+            keep(name, photo, edit, own)
+        for row, face, its in zip(rows, members, around, strict=True):
+            place = panel_of_place(photo.own, face.similarity, size)
+            panels.append(torch.stack([place, *map(panel, shown[row])]))
+            panels.append(torch.stack([panel(face.image), *its]))
+    return torch.stack(panels)
 
 
 # Panels of a labelled grid, each (3, PANEL, PANEL)

@@ -122,9 +122,7 @@ class TrainConfig:
         if self.run_dir is not None and self.resume is not None:
             raise ValueError("--run-dir starts a run and --resume continues one: pass one of them")
         if self.align and (self.download or self.crop_size or self.data == "synthetic"):
-            raise ValueError(
-                "--align is for a folder of photographs, whole: it cuts the faces itself"
-            )
+            raise ValueError("--align is for a folder of photographs, and cuts the faces itself")
         if self.download and self.data == "synthetic":
             raise ValueError("--download is for CelebA: pass a folder as --data")
 
@@ -166,9 +164,7 @@ class GenerateConfig:
     columns: int = option(8, "pictures per row", at_least=2)
     dimensions: tuple[int, ...] = option((), "which latent dimensions to show", at_least=0)
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
-    eyes: tuple[float, ...] = option(
-        (), "X Y X Y: the eyes in --image, in pixels", at_least=0, metavar="XY"
-    )
+    eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
     aligned: bool = option(False, "--image is framed as the training images: search no face")
     which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
 
@@ -227,9 +223,7 @@ class ManipulateConfig:
     source: str = option("random", "faces, without --image", choices=("random", "val", "mean"))
     faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", at_least=0)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
-    eyes: tuple[float, ...] = option(
-        (), "X Y X Y: the eyes in --image, in pixels", at_least=0, metavar="XY"
-    )
+    eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
     aligned: bool = option(False, "--image is framed as the training images: search no face")
     which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)

@@ -121,6 +121,7 @@ class Run:
         statistics = self.checkpoint.statistics or {}
         return self.checkpoint.crop == "frame" and statistics.get("framed", 1) > 0.5
 
+    @cache  # noqa: B019  a run lives as long as its script
     def photo_faces(self, config: Any) -> list[PhotoFace]:
         """Return the faces in the photos of a script's --image; print where they are.
 

@@ -68,6 +68,16 @@ def test_a_turned_and_scaled_picture_comes_back(degrees, scale):
     assert 10 * np.log10(255**2 / error) > 30
 
 
+def test_fine_patterns_become_grey_and_not_other_patterns():
+    pixels = np.random.default_rng(0).integers(0, 2, (700, 700, 1), np.uint8) * 255
+    photo = Image.fromarray(np.repeat(pixels, 3, axis=2))
+    similarity = Similarity(8.0 * np.exp(0.3j), 160.0 + 20.0j)
+    square = np.asarray(cut(photo, similarity, (0, 0, 64, 64), (64, 64)), float)
+    # the mean of 64 pixels or more of black and white
+    assert np.abs(square.mean() - 127.5) < 3
+    assert square.std() < 20
+
+
 def test_outside_of_the_picture_its_border_is_repeated():
     picture = Image.new("RGB", (20, 30), "red")
     picture.paste("blue", (10, 0, 20, 30))

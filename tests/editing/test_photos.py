@@ -75,6 +75,14 @@ def test_a_face_at_the_edge_is_edited_where_there_is_a_photo():
     assert moved.tobytes() == own.tobytes()  # the square lies beside the photo
 
 
+def test_a_change_of_the_whole_square_leaves_no_seam():
+    before, flat = torch.full((3, SIZE, SIZE), 0.4), Image.new("L", (120, 130), 100)
+    edited = np.asarray(give_back(flat, PLACE, before, before + 0.09), int)
+    assert edited.max() - 100 > 20
+    steps = [np.abs(np.diff(edited, axis=axis)).max() for axis in (0, 1)]
+    assert max(steps) <= 6
+
+
 def test_small_changes_far_from_the_edit_are_not_given_back():
     before, after = faces()
     after[:, 18:, :] += 0.02

@@ -102,7 +102,8 @@ def find_places(
             f"no face found in {path}: pass its eyes in pixels as --eyes X Y X Y, or --aligned if "
             "it is framed as the training images are"
         )
-    print(f"{path}: {len(found)} face{'s' * (len(found) > 1)} found, the largest first")
+    several = "faces found, the largest first"
+    print(f"{path}: {len(found)} {several if len(found) > 1 else 'face found'}")
     for number, face in enumerate(found):
         x1, y1, x2, y2 = (v - 0.5 for eye in face.eyes for v in (eye.real, eye.imag))
         print(f"  {number}: --eyes {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")

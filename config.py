@@ -240,7 +240,7 @@ class ManipulateConfig:
     # Output
     gif: bool = option(False, "also write each sweep as a GIF")
     output: str | None = option(None, "picture to write; default: in the run's folder")
-    files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+    files: str | None = option(None, "folder that gets each face or photo as a PNG", metavar="DIR")
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")

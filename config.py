@@ -40,6 +40,7 @@ class TrainConfig:
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
     download: bool = option(False, "download what is missing of CelebA into --data first")
+    align: bool = option(False, "find the faces of the photographs in --data, and cut them first")
     image_size: int = option(128, "side of the square images, in pixels", **SIDE, fixed=True)
     crop_size: int | None = option(
         None, "side of the square cut, in pixels; default: by the data", at_least=1, fixed=True
@@ -131,6 +132,8 @@ class TrainConfig:
             raise ValueError("--refiner-channels must be multiples of 8")
         if self.run_dir is not None and self.resume is not None:
             raise ValueError("--run-dir starts a run and --resume continues one: pass one of them")
+        if self.align and (self.download or self.crop_size or self.data == "synthetic"):
+            raise ValueError("--align is for a folder of photographs, and cuts the faces itself")
         if self.download and self.data == "synthetic":
             raise ValueError("--download is for CelebA: pass a folder as --data")
 
@@ -172,6 +175,9 @@ class GenerateConfig:
     columns: int = option(8, "pictures per row", at_least=2)
     dimensions: tuple[int, ...] = option((), "which latent dimensions to show", at_least=0)
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
+    eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
+    aligned: bool = option(False, "--image is framed as the training images: search no face")
+    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
 
     # Sampling
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
@@ -192,6 +198,7 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
         _require_refine(self)
+        _require_image(self)
         if self.image and not {"reconstructions", "interpolation"} & {*self.show}:
             raise ValueError("--image is for --show reconstructions and interpolation")
 
@@ -227,6 +234,9 @@ class ManipulateConfig:
     source: str = option("random", "faces, without --image", choices=("random", "val", "mean"))
     faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", **SEED)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
+    eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
+    aligned: bool = option(False, "--image is framed as the training images: search no face")
+    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", **SCALE)
     seed: int = option(0, "seed of the noise", **SEED)
@@ -241,13 +251,14 @@ class ManipulateConfig:
     # Output
     gif: bool = option(False, "also write each sweep as a GIF")
     output: str | None = option(None, "picture to write; default: in the run's folder")
-    files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+    files: str | None = option(None, "folder that gets each face or photo as a PNG", metavar="DIR")
     html: str | None = option(None, "write one page with sliders instead, such as faces.html")
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
         _require_suffix(self.html, ".html", flag="--html")
         _require_refine(self)
+        _require_image(self)
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
             raise ValueError("pass one of --strengths, --to, and --add with --remove")
@@ -336,6 +347,15 @@ def _require_even_halves(image_size: int, times: int) -> None:
 def _require_refine(config: Any) -> None:
     if not config.refine and (config.refine_steps or config.refine_strength is not None):
         raise ValueError("--refine-steps and --refine-strength are for --refine")
+
+
+def _require_image(config: Any) -> None:
+    if not config.image and (config.eyes or config.aligned or config.which):
+        raise ValueError("--eyes, --aligned and --which are for --image")
+    if bool(config.eyes) + config.aligned + bool(config.which) > 1:
+        raise ValueError("pass one of --eyes, --aligned and --which")
+    if config.eyes and (len(config.eyes) != 4 or len(config.image) != 1):
+        raise ValueError("--eyes needs four numbers, X Y X Y, and one --image")
 
 
 def _require_suffix(path: str | None, *suffixes: str, flag: str = "--output") -> None:

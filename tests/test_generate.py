@@ -9,6 +9,7 @@ from PIL import Image
 import generate
 from vae import open_run
 from vae.checkpoint import load_checkpoint, save_checkpoint
+from vae.data.decoding import read_square, to_float
 
 
 def make_vivid(run, folder):
@@ -242,7 +243,8 @@ def test_equal_codes_of_an_interpolation_are_equal_refined_pictures(sharp, tmp_p
     assert np.abs(moving[:, 0] - moving[:, 2]).max() > 20
     # the noise is that of the pair
     run = open_run("runs/celeba-32")
-    x_hat = run.decode(run.encode(run.read_pictures([one, other]))[0])
+    squares = [read_square(Path(path).read_bytes(), 32, "frame")[0] for path in (one, other)]
+    x_hat = run.decode(run.encode(to_float(torch.from_numpy(np.stack(squares))))[0])
     assert_close(moving[0, [0, 2]], refined(run, x_hat, [1, 1], 8, 0.8))
 
 

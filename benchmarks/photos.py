@@ -83,9 +83,7 @@ def paste(
     room = np.array(SIZE) / 2 - [np.abs(half.real).max(), np.abs(half.imag).max()]
     centre = complex(*(np.array(SIZE) / 2 + rng.uniform(-1, 1, 2) * np.maximum(room, 0)))
     place = Similarity(complex(turn), centre - turn * complex(*face.size) / 2)
-    back = place.inverse()
-    matrix = (back.turn.real, -back.turn.imag, back.shift.real)
-    matrix += (back.turn.imag, back.turn.real, back.shift.imag)
+    matrix = place.inverse().affine()
     options = (SIZE, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
     photo.paste(face.transform(*options), mask=Image.new("L", face.size, 255).transform(*options))
     return photo, place.after(by_crop_rule(face, size))

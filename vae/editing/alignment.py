@@ -41,6 +41,12 @@ class Similarity(NamedTuple):
         """Return the map that applies first, then this one."""
         return Similarity(self.turn * first.turn, self(first.shift))
 
+    def affine(self, width: float = 1.0, height: float = 1.0) -> tuple[float, ...]:
+        """Return the six numbers of Pillow's Transform.AFFINE, for pixels of width x height."""
+        turn, shift = self
+        first = (turn.real * width, -turn.imag * height, shift.real)
+        return *first, turn.imag * width, turn.real * height, shift.imag
+
 
 def frame_box(image_size: int) -> tuple[int, int, int, int]:
     """Return CelebA's whole frame in the coordinates of a model's image, in pixels."""
@@ -76,8 +82,8 @@ def cut(
 ) -> Image.Image:
     """Return a box of the model's coordinates with size (width, height) pixels.
 
-    It is turned at the picture's own resolution and then reduced, as other pictures are, so that
-    nothing aliases. Outside of the picture its border is repeated.
+    The picture is turned at its own resolution and then reduced, so that nothing aliases. Outside
+    of the picture its border is repeated.
     """
     left, top, right, bottom = box
     zoom = max(1.0, abs(similarity.turn) * (right - left) / size[0])
@@ -87,9 +93,8 @@ def cut(
     x0, y0 = math.floor(corners.real.min()) - 2, math.floor(corners.imag.min()) - 2
     x1, y1 = math.ceil(corners.real.max()) + 2, math.ceil(corners.imag.max()) + 2
     part = _extended(picture, x0, y0, x1, y1)
-    turn, start = similarity.turn, similarity(complex(left, top)) - complex(x0, y0)
-    matrix = (turn.real * steps[0], -turn.imag * steps[1], start.real)
-    matrix += (turn.imag * steps[0], turn.real * steps[1], start.imag)
+    start = similarity(complex(left, top)) - complex(x0, y0)
+    matrix = Similarity(similarity.turn, start).affine(*steps)
     turned = part.transform(work, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
     return turned if work == size else turned.resize(size, Image.Resampling.BICUBIC)
 

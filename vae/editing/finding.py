@@ -49,6 +49,10 @@ class FoundFace(NamedTuple):
     probability: float
     """that there is a face, by the aligner"""
 
+    def eye_pixels(self) -> list[str]:
+        """Return x and y of both eyes, in pixels, as --eyes takes them: the first is 0."""
+        return [f"{value - 0.5:.1f}" for eye in self.eyes for value in (eye.real, eye.imag)]
+
 
 def find_faces(picture: Image.Image, aligner: Aligner) -> list[FoundFace]:
     """Return the faces in an RGB picture, the largest first.

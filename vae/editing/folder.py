@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -66,12 +67,45 @@ def align_folder(
     return folder, lines
 
 
+class _CutFace(NamedTuple):
+    row: dict[str, str]
+    """of list_eval_partition.csv"""
+    attributes: dict[str, int]
+    """of list_attr.csv, as 1 or -1; empty without any"""
+    probability: float
+    """that it is a face"""
+    image: Tensor
+    """what a model sees, (3, S, S)"""
+
+
 def _write_faces(
     photos: Faces, partial: Path, folder: Path, image_size: int, find: Find
 ) -> list[str]:
     """Write the faces and tables into partial, and the rest beside folder; return the lines."""
+    faces, left_out = _cut_faces(photos, partial, image_size, find)
+    count = f"{len(photos.names):,} pictures of {photos.source}"
+    if not faces:
+        raise UserError(f"no face found in any of {count}")
+    write_csv(partial / "list_eval_partition.csv", [face.row for face in faces])
+    if has := [{"image": one.row["image"]} | one.attributes for one in faces if one.attributes]:
+        write_csv(partial / "list_attr.csv", has)
+    with_faces = len({face.row["picture"] for face in faces})
+    lines = [f"aligned: {len(faces):,} faces in {with_faces:,} of {count}, in {folder}"]
+    if left_out:
+        listed = folder.with_suffix(".left-out.txt")
+        write_text(listed, "".join(f"{name}\t{why}\n" for name, why in left_out.items()))
+        kinds = Counter(why.partition(":")[0] for why in left_out.values())
+        reasons = ", ".join(f"{count:,} {why}" for why, count in kinds.items())
+        lines.append(f"         left out: {len(left_out):,} ({reasons}; {listed})")
+    return lines + _write_sheets(faces, folder)
+
+
+def _cut_faces(
+    photos: Faces, partial: Path, image_size: int, find: Find
+) -> tuple[list[_CutFace], dict[str, str]]:
+    """Write the faces into partial; return them, and why pictures are left out, by name."""
     splits, _ = fill_splits(photos.names, photos.splits, photos.origins["splits"] == BY_HASH)
-    rows, has, seen, left_out = [], [], [], {}
+    faces, left_out = [], {}
     with quiet_stderr() as stderr:
         for index, name in enumerate(tqdm(photos.names, "aligning", disable=None, file=stderr)):
             try:
@@ -80,37 +114,29 @@ def _write_faces(
                 left_out[name] = f"not readable: {getattr(error, 'strerror', None) or error}"
                 continue
             found = _faces_in(picture, image_size, find)
-            for number, face in enumerate(found):
-                file = f"{name}-{number}.png"
-                framed, small = _cut(picture, face, image_size)
-                write_whole(partial / file, framed)
-                row = {"image": file, "split": SPLITS[splits[index]], "picture": name}
-                rows.append(row | _describe_face(face))
-                seen.append((face.probability, small))
             if not found:
                 left_out[name] = "no face found"
-            elif len(found) == 1 and (photos.known is None or photos.known[index]):
-                has.append({"image": file} | _attributes_of(photos, index))
-    if not rows:
-        raise UserError(
-            f"no face found in any of {len(photos.names):,} pictures of {photos.source}"
-        )
-    write_csv(partial / "list_eval_partition.csv", rows)
-    if photos.attributes is not None and has:
-        write_csv(partial / "list_attr.csv", has)
-    counts = f"{len(rows):,} faces in {len({row['picture'] for row in rows}):,}"
-    lines = [f"aligned: {counts} of {len(photos.names):,} pictures of {photos.source}, in {folder}"]
-    if left_out:
-        listed = folder.with_suffix(".left-out.txt")
-        write_text(listed, "".join(f"{name}\t{why}\n" for name, why in left_out.items()))
-        kinds = Counter(why.partition(":")[0] for why in left_out.values())
-        reasons = ", ".join(f"{count:,} {why}" for why, count in kinds.items())
-        lines.append(f"         left out: {len(left_out):,} ({reasons}; {listed})")
-    sheets = {"first": seen[:SHEET], "least-sure": sorted(seen, key=lambda one: one[0])[:SHEET]}
-    for what, faces in sheets.items():
-        sheet = folder.with_suffix(f".{what}.png")
-        save_grid(torch.stack([small for _, small in faces]), sheet, columns=10)
-        lines.append(f"         {len(faces)} {what.replace('-', ' ')} faces: {sheet}")
+            # nobody knows whose the attributes of several faces are
+            attributes = _attributes_of(photos, index) if len(found) == 1 else {}
+            for number, face in enumerate(found):
+                file = f"{name}-{number}.png"
+                framed, image = _cut(picture, face, image_size)
+                write_whole(partial / file, framed)
+                row = {"image": file, "split": SPLITS[splits[index]], "picture": name}
+                row |= dict(zip(("x1", "y1", "x2", "y2"), face.eye_pixels(), strict=True))
+                row["sure"] = f"{100 * face.probability:.1f}"  # percent
+                faces.append(_CutFace(row, attributes, face.probability, image))
+    return faces, left_out
+
+
+def _write_sheets(faces: Sequence[_CutFace], folder: Path) -> list[str]:
+    """Write contact sheets of some faces beside folder; return the lines that name them."""
+    lines, by_probability = [], sorted(faces, key=lambda face: face.probability)
+    for what, kind in (("first", faces), ("least sure", by_probability)):
+        images = torch.stack([face.image for face in kind[:SHEET]])
+        sheet = folder.with_suffix(f".{what.replace(' ', '-')}.png")
+        save_grid(images, sheet, columns=10)
+        lines.append(f"         {len(images)} {what} faces: {sheet}")
     return lines
 
 
@@ -134,16 +160,9 @@ def _cut(picture: Image.Image, face: FoundFace, image_size: int) -> tuple[bytes,
     return content.getvalue(), pixels_of(square)
 
 
-def _describe_face(face: FoundFace) -> dict[str, str]:
-    """Return the pixels of the eyes in the picture, and how sure the aligner is, in percent."""
-    x1, y1, x2, y2 = (value - 0.5 for eye in face.eyes for value in (eye.real, eye.imag))
-    place = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "sure": 100 * face.probability}
-    return {name: f"{value:.1f}" for name, value in place.items()}
-
-
 def _attributes_of(photos: Faces, index: int) -> dict[str, int]:
-    """Return the attributes of a picture as 1 or -1, by name; none without a table."""
-    if photos.attributes is None:
+    """Return the attributes of a picture as 1 or -1, by name; none without a row of them."""
+    if photos.attributes is None or not photos.known[index]:
         return {}
     signs = np.where(photos.attributes[index], 1, -1).tolist()
     return dict(zip(photos.attribute_names, signs, strict=True))

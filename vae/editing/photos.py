@@ -102,11 +102,10 @@ def find_places(
             f"no face found in {path}: pass its eyes in pixels as --eyes X Y X Y, or --aligned if "
             "it is framed as the training images are"
         )
-    several = "faces found, the largest first"
-    print(f"{path}: {len(found)} {several if len(found) > 1 else 'face found'}")
+    kinds = "faces found, the largest first" if len(found) > 1 else "face found"
+    print(f"{path}: {len(found)} {kinds}")
     for number, face in enumerate(found):
-        x1, y1, x2, y2 = (v - 0.5 for eye in face.eyes for v in (eye.real, eye.imag))
-        print(f"  {number}: --eyes {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
+        print(f"  {number}: --eyes", *face.eye_pixels())
     return [from_eyes(face.eyes, image_size) for face in found]
 
 
@@ -202,10 +201,7 @@ def _laid_over(
 ) -> list[np.ndarray]:
     """Return layers (n, S, S) on a box of the photo's pixels, n times (height, width)."""
     left, top, right, bottom = box
-    back = similarity.inverse()
-    start = back(complex(left, top))
-    matrix = (back.turn.real, -back.turn.imag, start.real)
-    matrix += (back.turn.imag, back.turn.real, start.imag)
+    matrix = similarity.inverse().after(Similarity(1, complex(left, top))).affine()
     options = (Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
     size = (right - left, bottom - top)
     return [
@@ -222,29 +218,28 @@ def edit_photos(
 ) -> Tensor:
     """Give E edits of faces back to their photos; return panels of them, (2 N, 2 + E, 3, P, P).
 
-    decoded (N, 1 + E, 3, S, S) are the faces before and after the edits; an edit of a photo is of
-    all its faces. Each edited photo is handed to keep: the name and the photo, the number of the
-    edit, and the new values of Photo.own. Panels have two rows for each face: the photo with the
-    place of the face, and its images in shown, such as decoded; what the model sees, and the
-    photo before and after the edits.
+    decoded (N, 1 + E, 3, S, S) are the faces before and after the edits. An edit changes all faces
+    of a photo. keep gets each edited photo: its name, the photo, the number of the edit, and the
+    new values of Photo.own. A face has two rows of panels: the photo with the place of the face,
+    and its images in shown (N, 1 + E, 3, S, S); what the model sees, and the photo before and after
+    the edits.
     """
     size, panels = decoded.shape[-1], []
     for name, group in itertools.groupby(enumerate(faces), lambda pair: pair[1].photo):
         rows, members = zip(*group, strict=True)
         photo = read_photo(members[0].path)
-        around = [[panel_around(photo.own, face.similarity, size)] for face in members]
-        for edit in range(decoded.shape[1] - 1):
+        places = [face.similarity for face in members]
+        columns = [[panel_around(photo.own, place, size) for place in places]]
+        for edit, after in enumerate(decoded[list(rows), 1:].unbind(1)):
             own = photo.own
-            for row, face in zip(rows, members, strict=True):
-                before, after = decoded[row, 0], decoded[row, 1 + edit]
-                own = give_back(own, face.similarity, before, after)
-            for face, its in zip(members, around, strict=True):
-                its.append(panel_around(own, face.similarity, size))
+            for place, *pair in zip(places, decoded[list(rows), 0], after, strict=True):
+                own = give_back(own, place, *pair)
+            columns.append([panel_around(own, place, size) for place in places])
             keep(name, photo, edit, own)
-        for row, face, its in zip(rows, members, around, strict=True):
+        for row, face, around in zip(rows, members, zip(*columns, strict=True), strict=True):
             place = panel_of_place(photo.own, face.similarity, size)
             panels.append(torch.stack([place, *map(panel, shown[row])]))
-            panels.append(torch.stack([panel(face.image), *its]))
+            panels.append(torch.stack([panel(face.image), *around]))
     return torch.stack(panels)
 
 

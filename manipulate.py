@@ -3,8 +3,8 @@
 The faces are random samples, validation faces, the mean face, or picture files. Each attribute
 gives a sweep over --strengths. With --to, each face moves until the guide (train_judge.py) gives
 the attribute this probability. With --add and --remove, all named attributes change at once, by
-one unit each. The faces of --image are found in the photos and, edited, given back to them: --files
-gets the photos.
+one unit each. In a photo of --image the faces are found, and the edit is put back into the photo:
+--files gets the photos.
 """
 
 import itertools
@@ -56,7 +56,7 @@ class Faces(NamedTuple):
     """(N, D)"""
     labels: Sequence[str]
     numbers: Sequence[int]
-    """of their noise, for the refiner"""
+    """each gives a face its noise of the refiner"""
     photos: Sequence[PhotoFace] = ()
     """where the faces of --image come from"""
 
@@ -103,17 +103,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_sliders(config: ManipulateConfig, run: Run, path: Path) -> str:
     """Write a page with a slider for each attribute; return the line to print."""
     require_writable(path)
-    statistics, first = run.statistics, []
-    directions, probes = {}, {}
-    if "attribute_names" in statistics:
-        common = common_attributes(statistics)
-        wanted = run.chosen_attributes(config.attribute, DEFAULT_ATTRIBUTES)
-        known = [*wanted, *run.attribute_names]
-        names = [name for name in dict.fromkeys(known) if common[run.column(name)]]
-        directions = {name: run.direction(name, config.method) for name in names}
+    statistics, (names, first) = run.statistics, slider_names(config, run)
+    directions, probes = {name: run.direction(name, config.method) for name in names}, {}
+    if names:
         units = unit_probes(linear_probe(statistics), statistics["covariance"])
         probes = {name: units[run.column(name)] for name in names}
-        first = [name for name in wanted if name in names]
     settings, faces = run.checkpoint.config, take_faces(config, run)
     about = {
         "checkpoint": "/".join(run.path.parts[-2:]),
@@ -137,6 +131,17 @@ def write_sliders(config: ManipulateConfig, run: Run, path: Path) -> str:
         *run.refinement(config.refine_steps, config.refine_strength),
     )
     return write_page(path, content)
+
+
+def slider_names(config: ManipulateConfig, run: Run) -> tuple[list[str], list[str]]:
+    """Return the attributes that get a slider, and those of them whose slider always shows."""
+    if "attribute_names" not in run.statistics:
+        return [], []
+    common = common_attributes(run.statistics)
+    wanted = run.chosen_attributes(config.attribute, DEFAULT_ATTRIBUTES)
+    known = dict.fromkeys([*wanted, *run.attribute_names])
+    names = [name for name in known if common[run.column(name)]]
+    return names, [name for name in wanted if name in names]
 
 
 def picture_subjects(config: ManipulateConfig, names: Sequence[str]) -> list[str]:
@@ -260,11 +265,11 @@ def write_photos(
     title: str,
     path: Path,
 ) -> list[str]:
-    """Write the picture of an edit of photos, and the photos with it; return the lines to print."""
+    """Write the picture of an edit of photos, and the edited photos; return the lines to print."""
     codes = torch.cat([faces.codes[:, None], edit.codes], dim=1)
     numbers = [number for number in faces.numbers for _ in range(codes.shape[1])]
     shown = run.render(codes.flatten(0, 1), numbers, config)
-    # a photo has details: what is added to it needs them, whether or not --refine shows them
+    # --no-refine is for what is shown: a photo always gets the refined change
     decoded = shown if config.refine else run.refine(shown, numbers, config.seed)
     both = (x.unflatten(0, codes.shape[:2]) for x in (decoded, shown))
     written = []

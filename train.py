@@ -94,7 +94,7 @@ def train_run(
     device: torch.device,
     ranks: Ranks,
 ) -> None:
-    """Load the faces, build the model, train it epoch by epoch."""
+    """Load the faces, train the VAE, store its statistics, train the refiner."""
     precision = pick_precision(device, config.precision)
     require_writable(run_dir / LAST)
     with ranks.main_first():
@@ -127,9 +127,8 @@ def train_run(
             save_checkpoint(replace(resumed, training=None), run_dir / BEST)
     with StopSignal() as stop:
         if not resumed or not resumed.refiner:
-            run_epochs(
-                config, new_vae_trainer(config, faces, device, resumed, **options), run_dir, stop
-            )
+            trainer = new_vae_trainer(config, faces, device, resumed, **options)
+            run_epochs(config, trainer, run_dir, stop)
         # keep the statistics of the codes beside the weights, for sampling and editing
         with ranks.main_first():
             if ranks.is_main:
@@ -147,16 +146,21 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path | None, C
     What no flag sets comes from the resumed run, else from the recipe, else from config.py.
     """
     config = read_flags(TrainConfig, argv, __doc__)
-    if config.resume is None:
-        config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
-        if config.init is not None:
-            config = read_init(config, argv)
-        with torch.device("meta"):
-            weights = sum(map(torch.numel, build(network_of(config)).parameters()))
-        # with their average, gradients and two moments
-        require_memory(weights, 5 * 4, "weights in training")
-        return config, None, None
-    path = find_checkpoint(config.resume or newest_run(), LAST)
+    if config.resume is not None:
+        return read_resumed(config.resume, argv)
+    config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
+    if config.init is not None:
+        config = read_init(config, argv)
+    with torch.device("meta"):
+        weights = sum(map(torch.numel, build(network_of(config)).parameters()))
+    # with their average, gradients and two moments
+    require_memory(weights, 5 * 4, "weights in training")
+    return config, None, None
+
+
+def read_resumed(run: str, argv: Sequence[str] | None) -> tuple[TrainConfig, Path, Checkpoint]:
+    """Return the configuration, the folder and the checkpoint of a run to resume."""
+    path = find_checkpoint(run or newest_run(), LAST)
     resumed = load_checkpoint(path)
     if resumed.training is None:
         raise UserError(f"{path} has no training state: pass the run's folder or its {LAST}")
@@ -165,6 +169,12 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path | None, C
         name = min(resumed.config.keys() ^ known)
         raise UserError(f"{path} has other settings than this code: {name}")
     config = read_flags(TrainConfig, argv, __doc__, **resumed.config)
+    require_same_settings(config, resumed)
+    return config, path.parent, resumed
+
+
+def require_same_settings(config: TrainConfig, resumed: Checkpoint) -> None:
+    """Raise UserError if a flag changes what a run keeps, or has fewer epochs than it has begun."""
     for entry in fields(TrainConfig):
         if entry.name.startswith("refiner_") and not resumed.refiner:
             continue
@@ -182,13 +192,12 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path | None, C
     if resumed.refiner and config.epochs != resumed.config["epochs"]:
         kept = f"--epochs must stay {resumed.config['epochs']}"
         raise UserError(f"{kept}: the run has a refiner, which is trained on this VAE")
-    return config, path.parent, resumed
 
 
 def align(config: TrainConfig) -> tuple[TrainConfig, Sequence[str]]:
-    """Return the configuration with the aligned faces as --data if --align asks for them.
+    """Return the configuration with the folder of aligned faces as --data, and lines about it.
 
-    Also returns lines that describe them.
+    Without --align nothing changes.
     """
     if not config.align:
         return config, ()
@@ -198,7 +207,10 @@ def align(config: TrainConfig) -> tuple[TrainConfig, Sequence[str]]:
 
 
 def read_init(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
-    """Return the configuration with the networks of --init; a flag that differs is an error."""
+    """Return the configuration with the sizes of --init's networks.
+
+    Raises UserError if a flag has another size.
+    """
     path = find_checkpoint(config.init)
     stored = load_checkpoint(path)
     arch = dict(stored.arch)
@@ -225,7 +237,7 @@ def describe_config(config: TrainConfig) -> str:
 
 
 def stored_config(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that describe the run, and not where it is or how it was started."""
+    """Return the settings without the place of the run and the way that it was started."""
     return asdict(config) | {"run_dir": None, "resume": None, "download": False}
 
 
@@ -372,7 +384,8 @@ def save_epoch(config: TrainConfig, trainer: Trainer, run_dir: Path) -> None:
         saves[run_dir / BEST] = replace(checkpoint, training=None)
     if is_last or epoch % config.save_every_epochs == 0 or not last.exists():
         saves[last] = checkpoint
-    # a new run could not be resumed from best.pt alone; an older last.pt must not miss the best
+    # best.pt alone cannot be resumed, so a new run writes last.pt first; later last.pt comes after
+    # the best.pt of its epoch
     for path in saves if last.exists() else reversed(saves):
         save_checkpoint(saves[path], path)
 

@@ -24,7 +24,7 @@ SHOWS = ("grid", "reconstructions", "interpolation", "histograms", "traversal")
 def option(default: Any, comment: str, **rules: Any) -> Any:
     """Return a field with its default, its comment, and its rules (vae/flags.py reads them).
 
-    A number without an upper bound gets 1,000,000: larger ones are slips.
+    A number without an upper bound gets 1,000,000: larger ones are typing errors.
     """
     if rules.keys() & {"at_least", "above"} and not rules.keys() & {"at_most", "below"}:
         rules["at_most"] = 1_000_000
@@ -40,7 +40,7 @@ class TrainConfig:
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
     download: bool = option(False, "download what is missing of CelebA into --data first")
-    align: bool = option(False, "find the faces of the photographs in --data, and cut them first")
+    align: bool = option(False, "first find and cut the faces of the photographs in --data")
     image_size: int = option(128, "side of the square images, in pixels", **SIDE, fixed=True)
     crop_size: int | None = option(
         None, "side of the square cut, in pixels; default: by the data", at_least=1, fixed=True
@@ -98,7 +98,7 @@ class TrainConfig:
     )
     refiner_noise: float = option(0.15, "noise of the refiner (pixels: 0..1)", **RATE, fixed=True)
     refiner_batch_size: int = option(64, "images per step of the refiner", at_least=2, fixed=True)
-    refiner_learning_rate: float = option(1e-3, "the refiner's, at the peak", **RATE)
+    refiner_learning_rate: float = option(1e-3, "the refiner's learning rate, at the peak", **RATE)
 
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
@@ -117,7 +117,7 @@ class TrainConfig:
     resume: str | None = option(None, "run to continue; bare: the newest", nargs="?", const="")
     sample_every_epochs: int = option(5, "epochs between pictures", at_least=1)
     save_every_epochs: int = option(1, "epochs between checkpoints", at_least=1)
-    save_every_minutes: float = option(30, "and within long epochs, minutes between", above=0)
+    save_every_minutes: float = option(30, "minutes between checkpoints within an epoch", above=0)
 
     def __post_init__(self) -> None:
         _require_even_halves(self.image_size, len(self.channels))
@@ -176,8 +176,8 @@ class GenerateConfig:
     dimensions: tuple[int, ...] = option((), "which latent dimensions to show", at_least=0)
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
     eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
-    aligned: bool = option(False, "--image is framed as the training images: search no face")
-    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
+    aligned: bool = option(False, "--image is cut as training images are: do not search it")
+    which: tuple[int, ...] = option((), "which faces of each --image: 0 is the largest", at_least=0)
 
     # Sampling
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
@@ -235,8 +235,8 @@ class ManipulateConfig:
     faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", **SEED)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
     eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
-    aligned: bool = option(False, "--image is framed as the training images: search no face")
-    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
+    aligned: bool = option(False, "--image is cut as training images are: do not search it")
+    which: tuple[int, ...] = option((), "which faces of each --image: 0 is the largest", at_least=0)
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", **SCALE)
     seed: int = option(0, "seed of the noise", **SEED)

@@ -27,7 +27,7 @@ FIRST_PICTURE = """() => new Promise((done) => {
     look();
 })"""
 REFINE = """async (steps) => {
-    refiner ??= new Artist("refiner");
+    refiner ??= new NetworkWorker("refiner");
     const task = { image: after.image, noise: after.image, strength: 1 };
     await refiner.ask({ ...task, steps: 0 });
     const start = performance.now();

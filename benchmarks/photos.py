@@ -2,9 +2,9 @@
 
     python -m benchmarks.photos pretrained --data data/celeba8k
 
-Each picture, of CelebA's frame, is pasted at a random place onto the enlarged corner of another,
-1 to 4 times as large and turned by up to 30 degrees. --folder only writes such photographs, as
-data for train.py --align: those of the val split to train on, and those of the test split.
+Each picture in CelebA's frame is enlarged 1 to 4 times, turned by up to 30 degrees and pasted at a
+random place onto the enlarged corner of another. --folder only writes such photographs, as data for
+train.py --align: those of the val split to train on, and those of the test split.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from vae.data.celeba import find_faces
+from vae.data.celeba import SPLITS, Faces, find_faces
 from vae.data.decoding import decode_photo
 from vae.editing.alignment import Similarity, by_crop_rule, eyes_of, from_eyes
 from vae.editing.photos import cut_face, give_back, pixels_of
@@ -46,36 +46,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     run, faces = open_run(args.run), find_faces(Path(args.data))
     size = run.arch["image_size"]
-    rows = {name: np.flatnonzero(faces.splits == code) for name, code in (("val", 1), ("test", 2))}
-    rows["test"] = rows["test"][: args.count]
-
-    def photos(split: str) -> list[tuple[Image.Image, Similarity]]:
-        pictures = [decode_photo(faces.read(faces.names[row])).seen for row in rows[split]]
-        return [
-            paste(picture, pictures[index - 1], np.random.default_rng(int(row)), size)
-            for index, (row, picture) in enumerate(zip(rows[split], pictures, strict=True))
-        ]
-
+    val, test = (np.flatnonzero(faces.splits == SPLITS.index(name)) for name in ("val", "test"))
+    test = test[: args.count]
     if args.folder:
-        for split, folder in (("val", "train"), ("test", "test")):
-            (args.folder / folder).mkdir(parents=True, exist_ok=True)
-            for row, (photo, _) in zip(rows[split], photos(split), strict=True):
-                photo.save(args.folder / folder / f"{Path(faces.names[row]).stem}.png")
+        for rows, folder in ((val, args.folder / "train"), (test, args.folder / "test")):
+            folder.mkdir(parents=True, exist_ok=True)
+            _, photos = make_photos(faces, rows, size)
+            for row, (photo, _) in zip(rows, photos, strict=True):
+                photo.save(folder / f"{Path(faces.names[row]).stem}.png")
         print(args.folder)
         return
-    originals = [decode_photo(faces.read(faces.names[row])).seen for row in rows["test"]]
-    originals = [cut_face(one, by_crop_rule(one, size), size) for one in originals]
-    places = photos("test")
-    measure_cuts(run, places, torch.stack([pixels_of(one) for one in originals]))
+    pictures, photos = make_photos(faces, test, size)
+    originals = [cut_face(one, by_crop_rule(one, size), size) for one in pictures]
+    measure_cuts(run, photos, torch.stack([pixels_of(one) for one in originals]))
     for name in args.attribute:
-        without = ~faces.attributes[rows["test"], faces.attribute_names.index(name)]
-        measure_edits(run, [places[index] for index in np.flatnonzero(without)], name)
+        without = ~faces.attributes[test, faces.attribute_names.index(name)]
+        measure_edits(run, [photos[index] for index in np.flatnonzero(without)], name)
+
+
+def make_photos(
+    faces: Faces, rows: np.ndarray, size: int
+) -> tuple[list[Image.Image], list[tuple[Image.Image, Similarity]]]:
+    """Return the pictures of these rows, and a photograph made of each with the face's place."""
+    pictures = [decode_photo(faces.read(faces.names[row])).seen for row in rows]
+    return pictures, [
+        paste(picture, other, np.random.default_rng(int(row)), size)
+        for row, picture, other in zip(rows, pictures, pictures[-1:] + pictures[:-1], strict=True)
+    ]
 
 
 def paste(
     face: Image.Image, other: Image.Image, rng: np.random.Generator, size: int
 ) -> tuple[Image.Image, Similarity]:
-    """Return a photograph with a face in it, and its place: of a model's image of this size."""
+    """Return a photograph with a face in it, and the map from a model's image to that face."""
     corner = other.crop((0, 0, other.width // 4, other.width // 4))
     photo = corner.resize(SIZE, Image.Resampling.BICUBIC)
     turn = rng.uniform(1, 4) * np.exp(1j * math.radians(rng.uniform(-30, 30)))
@@ -90,7 +93,7 @@ def paste(
 
 
 def measure_cuts(run: Run, places: Sequence[tuple[Image.Image, Similarity]], x: Tensor) -> None:
-    """Print how faces come back against their original crops x, cut by their eyes and found."""
+    """Print how faces, cut by their true eyes and by the finder, compare with original crops x."""
     size, find = x.shape[-1], face_finder()
     decibels, errors, found, others = [], [], [], 0
     for (photo, place), original in zip(tqdm(places, "finding", disable=None), x, strict=True):
@@ -106,15 +109,16 @@ def measure_cuts(run: Run, places: Sequence[tuple[Image.Image, Similarity]], x: 
             cut = pixels_of(cut_face(photo, from_eyes(near[0], size), size))
             found.append(torch.stack([cut, by_eyes]))
     print(f"cut by the eyes: PSNR at least {min(decibels):.1f} dB, mean {np.mean(decibels):.1f} dB")
-    print(f"found: {len(errors)} of {len(places)}, and {others} that are none; eye error:", end=" ")
-    print(f"mean {np.mean(errors):.2%}, median {np.median(errors):.2%} of the eyes' distance")
+    print(f"found: {len(errors)} of {len(places)}; false detections: {others}")
+    print(f"eye error: mean {np.mean(errors):.2%}, median {np.median(errors):.2%}", end=" ")
+    print("of the distance between the eyes")
     for what, images in zip(("found", "true frame"), torch.stack(found, dim=1), strict=True):
         sse = (run.decode(run.encode(images)[0]) - images).square().sum(dim=(1, 2, 3)).mean()
         print(f"reconstructions of these, cut by the {what}: {psnr(sse.item(), size):.2f} dB")
 
 
 def measure_edits(run: Run, places: Sequence[tuple[Image.Image, Similarity]], name: str) -> None:
-    """Print the drift of identity of edited photos and of plain decodes at equal probability."""
+    """Print the identity drift of edited photos and of decoded edits, at equal probability."""
     judge, size = open_judge("judge", run).model, run.arch["image_size"]
     column = judge.arch["attribute_names"].index(name)
 

@@ -119,7 +119,7 @@ def load_checkpoint(path: Path, record: type[Record] = Checkpoint) -> Record:
 
 
 def _require_fitting(path: Path, stored: dict[str, Any]) -> None:
-    """Raise UserError, naming the part, if a part of a record is not what it has to be."""
+    """Raise UserError, naming the part, if a part of a record does not have its form."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, where a tensor stands for a dict
@@ -131,7 +131,7 @@ def _require_fitting(path: Path, stored: dict[str, Any]) -> None:
 
 
 def _misfit(value: Any, form: Any, name: str = "") -> str:
-    """Return what of a value does not have its form, "" if all has.
+    """Return what is wrong with a value that must have a form, "" if nothing is.
 
     A form is a dict (of the forms of some entries), a list (the shape of a tensor of finite
     numbers), a type, or a function that says whether a value is right.
@@ -186,7 +186,7 @@ _SETTINGS |= dict.fromkeys(("beta", "temperature", "refine_strength"), _is_numbe
 
 
 def _form_of(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return the form that a record must have, by what it says of its networks."""
+    """Return the form that a record must have; its shapes follow from the arch of its networks."""
     network = _shapes(stored["arch"])
     if not all(map(_is_plain, stored["config"].values())):
         raise ValueError("settings that no flag gives")
@@ -251,7 +251,7 @@ def _form_of_training(training: dict[str, Any], network: dict[str, list[int]]) -
 
 
 def _is_finite(value: Tensor) -> bool:
-    # a finite sum has finite terms, and takes a tenth of the time
+    # if the sum is finite, so are the values; a sum takes a tenth of the time
     return bool(value.sum().isfinite() or value.isfinite().all())
 
 

@@ -88,7 +88,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
         except BrokenPipeError:
             # the reader closed the pipe: Python's last flush must not fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _end("stopped: nobody reads the output any more", 1)
+            return _end("stopped: the reader of the output has closed it", 1)
         except OSError as error:
             if error.errno not in _BAD_PATH + _BAD_DISK:
                 raise
@@ -127,7 +127,7 @@ def _prepare_streams() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             null = open(os.devnull, "w")  # noqa: SIM115  for the rest of the process
-            # a file that is opened later must not become what libraries write to
+            # otherwise a file that is opened later gets the number, and libraries write to it
             os.dup2(null.fileno(), number)
             setattr(sys, name, null)
         if hasattr(getattr(sys, name), "reconfigure"):

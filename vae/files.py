@@ -35,7 +35,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         sweep(path.parent.resolve())
         with open(partial, "wb") as owned:
             if not lock(owned.fileno()):
-                owned.close()  # Windows replaces no open file
+                owned.close()  # Windows cannot replace an open file
             yield partial
             with open(partial, "rb+") as written:
                 os.fsync(written.fileno())
@@ -89,18 +89,18 @@ def lock(descriptor: int) -> bool | None:
 
 @functools.cache  # once in each folder: one may hold 200,000 pictures
 def sweep(folder: Path) -> None:
-    """Remove temporary files whose writer was killed: nobody has locked them."""
+    """Remove the temporary files of killed processes: those that are not locked."""
     with os.scandir(folder) as entries:
         found = [one for one in entries if re.fullmatch(r"\..+\.\d+\.partial(\.\w+)?", one.name)]
     for entry in found:
-        # a file that is gone by now was still being written
+        # a file that has gone in the meantime was being written
         with contextlib.suppress(OSError), open(entry.path, "rb") as left:
             if lock(left.fileno()):
                 os.unlink(entry.path)  # noqa: PTH108
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a name in a folder last through a loss of power, where the system can."""
+    """Flush the names in a folder to the disk, where the system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -111,16 +111,16 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[bool]:
-    """Make a folder and lock it; yield whether no other process has it.
+    """Make a folder and lock it; yield False if another process has locked it.
 
-    If it was made here and is still empty in the end, it is removed.
+    It is removed if it was made here and is empty in the end.
 
     Raises UserError if it cannot be made.
     """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Windows opens no folder
+        # Windows cannot open a folder
         descriptor = os.open(folder if fcntl else os.devnull, os.O_RDONLY)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:

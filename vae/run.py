@@ -50,7 +50,7 @@ PRETRAINED = next(filter(Path.is_dir, _PLACES), _PLACES[-1])
 WEAK_DIRECTION = 0.3
 """length of a unit, as a fraction of the one by mean, below which an edit is hardly visible"""
 ALIGNER = PRETRAINED / "aligner.pt"
-"""what refines where faces are in photos"""
+"""the network that locates the eyes in photos"""
 LAST, BEST = "last.pt", "best.pt"
 FACES = "faces.txt"
 """the names of a run's faces, a line each"""

@@ -248,8 +248,8 @@ def test_the_page_refines_as_pytorch_does(visit, refined):
     shown = visit(path).evaluate(
         """async ([image, noise]) => {
             const task = { image: new Float32Array(image), noise: new Float32Array(noise) };
-            const artist = new Artist("refiner");
-            return [...(await artist.ask({ ...task, steps: 3, strength: 0.7 })).image];
+            const refiner = new NetworkWorker("refiner");
+            return [...(await refiner.ask({ ...task, steps: 3, strength: 0.7 })).image];
         }""",
         [image, eps],
     )

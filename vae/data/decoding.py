@@ -267,7 +267,7 @@ _STORED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""What turns an upright picture into the stored one of each orientation: the inverse of EXIF's."""
+"""For each orientation, what turns an upright picture into the stored one."""
 
 
 def decode_photo(content: bytes) -> Photo:
@@ -283,7 +283,7 @@ def decode_photo(content: bytes) -> Photo:
         own = _own_values(picture)
         seen = _upright(_in_rgb(picture, picture), orientation)
         if own is None or (own is picture and not profile):
-            return Photo(seen, seen, None, orientation)  # once in memory
+            return Photo(seen, seen, None, orientation)  # one copy in memory
         return Photo(seen, _upright(own, orientation), profile, orientation)
 
 

@@ -1,4 +1,4 @@
-"""Where a face lies in a picture: a similarity between the model's image and the picture.
+"""Where a face is in a picture: a similarity transform from the model's image to the picture.
 
 Points are complex numbers x + iy, in pixels; a pixel is a unit square, so the centre of the first
 one is 0.5 + 0.5i. A model's image has S x S pixels: the centred square of CelebA's frame of 178 x
@@ -64,7 +64,7 @@ def eyes_of(image_size: int) -> np.ndarray:
 def from_eyes(eyes: np.ndarray, image_size: int) -> Similarity:
     """Return the similarity that takes a model's eyes to two points of a picture, (2,) complex.
 
-    The left one in the picture comes first, whatever their order.
+    The order of the points does not matter.
     """
     (left, right), model = np.sort(eyes), eyes_of(image_size)
     turn = (right - left) / (model[1] - model[0])

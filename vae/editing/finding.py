@@ -18,9 +18,9 @@ from vae.errors import UserError
 from vae.models.aligner import SIDE, Aligner, look_twice
 
 SIZE, VIEW = 64, 40
-"""side of the model's image that views are measured in; half the side of a view; in its pixels"""
+"""side of the model's image that is the unit of views; half the side of a view; in pixels"""
 CENTRE = 32.5 + 32j
-"""of a view, between the eyes: the mirror image of an aligned face is aligned"""
+"""centre of a view, on the axis of symmetry of an aligned face"""
 _LEFT, _TOP, _, _ = frame_box(SIZE)
 TEMPLATE = tuple(
     (complex(x + 0.5, y + 0.5) * SIZE / 128 + complex(_LEFT, _TOP) - CENTRE) / VIEW
@@ -30,15 +30,15 @@ TEMPLATE = tuple(
 CASCADE, LARGEST = "haarcascade_frontalface_alt2.xml", 1024
 """the cascade, and the longest side of the picture that it searches, in pixels"""
 TURNS = (0, 20, -20, 40, -40)
-"""degrees by which a picture is turned, one after the other, until a face is found: the cascade
-sees upright faces alone"""
+"""degrees by which a picture is turned, in this order, until a face is found: the cascade finds
+upright faces only"""
 EYES_APART, EYES_DOWN = 0.375, 0.38
 """distance of the eyes, and their height from the top, as fractions of the side of a cascade's box:
 medians over training faces"""
-SURE = 0.8
-"""probability from which on a place is a face: what is none had less among celeba8k's val faces"""
+LEAST_PROBABILITY = 0.8
+"""of a face: false detections among celeba8k's val faces had less"""
 LOOKS = 3
-"""times that the aligner looks, each time at the place that it found"""
+"""passes of the aligner, each at the place that the one before found"""
 
 
 class FoundFace(NamedTuple):
@@ -47,7 +47,7 @@ class FoundFace(NamedTuple):
     eyes: np.ndarray
     """(2,) complex, left of the picture first"""
     probability: float
-    """that there is a face, by the aligner"""
+    """that this is a face, by the aligner"""
 
     def eye_pixels(self) -> list[str]:
         """Return x and y of both eyes, in pixels, as --eyes takes them: the first is 0."""
@@ -66,7 +66,9 @@ def find_faces(picture: Image.Image, aligner: Aligner) -> list[FoundFace]:
     for degrees in TURNS:
         for eyes in search(cascade, small, degrees):
             face = refine(picture, scale * eyes, aligner)
-            if face.probability > SURE and all(are_apart(face, other) for other in found):
+            if face.probability > LEAST_PROBABILITY and all(
+                are_apart(face, other) for other in found
+            ):
                 found.append(face)
         if found:
             break
@@ -79,12 +81,12 @@ def width(face: FoundFace) -> float:
 
 
 def are_apart(one: FoundFace, other: FoundFace) -> bool:
-    """Return whether these are two faces and not one, found twice."""
+    """Return whether these are two faces, and not one face that is found twice."""
     return abs(one.eyes.mean() - other.eyes.mean()) > max(width(one), width(other))
 
 
 def search(cascade: Any, grey: Image.Image, degrees: float) -> list[np.ndarray]:
-    """Return where a cascade sees faces in a grey picture after a turn: the eyes, (2,) complex."""
+    """Turn a grey picture; return the eyes, (2,) complex, of each face that a cascade finds."""
     turned = grey.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
     middle, turned_middle = complex(*grey.size) / 2, complex(*turned.size) / 2
     back = cmath.exp(1j * math.radians(degrees))
@@ -97,14 +99,12 @@ def search(cascade: Any, grey: Image.Image, degrees: float) -> list[np.ndarray]:
     return found
 
 
-def refine(
-    picture: Image.Image, eyes: np.ndarray, aligner: Aligner, looks: int = LOOKS
-) -> FoundFace:
+def refine(picture: Image.Image, eyes: np.ndarray, aligner: Aligner) -> FoundFace:
     """Return the face in a picture near guessed eyes, (2,) complex, left of the picture first."""
     x, y = CENTRE.real, CENTRE.imag
     box = (x - VIEW, y - VIEW, x + VIEW, y + VIEW)
     guess = from_eyes(eyes, SIZE)
-    for _ in range(looks):
+    for _ in range(LOOKS):
         view = np.array(cut(picture, guess, box, (SIDE, SIDE)))
         turn, shift, logit = look_twice(aligner, to_float(torch.from_numpy(view)[None]))
         turn, shift = turn.item(), VIEW * shift.item()

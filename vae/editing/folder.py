@@ -1,8 +1,8 @@
 """Cut the faces of a folder of photographs: a new folder of pictures in CelebA's frame.
 
-That folder is a data set as any other. list_eval_partition.csv in it has the split of each face,
-its picture, its eyes in it and how sure the aligner is; list_attr.csv has the attributes, if the
-photographs have any, of the faces that are alone in theirs.
+That folder is a data set. Its list_eval_partition.csv has the split of each face, its photograph,
+the pixels of its eyes there, and the aligner's probability in percent ("sure"). Its list_attr.csv
+has the attributes of the photographs with one face, if there is a table of them.
 """
 
 import io
@@ -116,7 +116,7 @@ def _cut_faces(
             found = _faces_in(picture, image_size, find)
             if not found:
                 left_out[name] = "no face found"
-            # nobody knows whose the attributes of several faces are
+            # of several faces it is unknown which one has the attributes
             attributes = _attributes_of(photos, index) if len(found) == 1 else {}
             for number, face in enumerate(found):
                 file = f"{name}-{number}.png"
@@ -141,7 +141,7 @@ def _write_sheets(faces: Sequence[_CutFace], folder: Path) -> list[str]:
 
 
 def _faces_in(picture: Image.Image, image_size: int, find: Find) -> list[FoundFace]:
-    """Return the faces in a picture; one that is cut already is one face."""
+    """Return the faces in a picture. A picture that is cut already is one face."""
     if is_cut_already(picture, image_size):
         return [FoundFace(by_crop_rule(picture, image_size)(eyes_of(image_size)), 1.0)]
     return find(picture)
@@ -150,7 +150,7 @@ def _faces_in(picture: Image.Image, image_size: int, find: Find) -> list[FoundFa
 def _cut(picture: Image.Image, face: FoundFace, image_size: int) -> tuple[bytes, Tensor]:
     """Return a face in CelebA's frame as a PNG file, and what a model sees of it, (3, S, S).
 
-    The frame has the size from which a model's image is cut without a change of scale.
+    The frame has the size from which a model's image is cut without resizing.
     """
     left, top, right, bottom = box = frame_box(image_size)
     framed = cut(picture, from_eyes(face.eyes, image_size), box, (right - left, bottom - top))

@@ -1,4 +1,4 @@
-"""Faces of one's own photos: where they are, and the photo with their edits.
+"""Find and cut the faces of the user's photos, and put their edits back into the photos.
 
 N faces, S image side in pixels. Images are (N, 3, S, S) in [0, 1].
 """
@@ -37,9 +37,11 @@ FEATHER = 1 / 6
 BLUR = 1.5 / 64
 """standard deviation by which the size of a change is blurred, as a fraction of the side"""
 CHANGED, TOP = (0.2, 0.5), 0.98
-"""a change is given back from the first fraction of its TOP quantile on, fully from the second"""
+"""fractions of the TOP quantile of a change: a change below the first is not given back, one above
+the second is given back fully"""
 REPLACED = (0.1, 0.3)
-"""a change replaces the photo from the first size on, fully from the second, in [0, 1]"""
+"""sizes of a change in [0, 1]: one below the first is added to the photo, one above the second
+replaces it"""
 STRIP = 512
 """rows of a photo that are computed at a time"""
 PANEL, MARK = 160, "#00e000"
@@ -54,7 +56,7 @@ class PhotoFace:
     photo: str
     """the number of the photo, from 0, and its name"""
     label: str
-    """that, and with several faces in it the number of the face"""
+    """photo, and the number of the face if there are several"""
     similarity: Similarity
     """from the model's image to the photo"""
     image: Tensor
@@ -129,9 +131,9 @@ def give_back(
 ) -> Image.Image:
     """Return a photo (Photo.own) with the change from one decoded face, (3, S, S), to another.
 
-    The difference of both is added to the photo where it is not small. Added alone, it would leave
-    what it should cover, such as eyes behind dark glasses, and contours twice: where it is large,
-    the decoded face replaces the photo. Without a change no pixel changes.
+    The difference of both is added to the photo where it is not small. Where it is large, the
+    decoded face replaces the photo: a sum would leave old contours, such as eyes behind dark
+    glasses. Without a change no pixel changes.
     """
     layers, is_grey = layers_of(before, after).numpy(), own.mode in ("L", "LA")
     if is_grey:

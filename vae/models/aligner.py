@@ -1,4 +1,4 @@
-"""A small network that sees where the eyes are: it refines a coarse guess of a face's place.
+"""A small network that locates the eyes: it corrects a coarse guess of where a face is.
 
 B batch. Points are complex numbers x + iy; the sides of a view are at -1 and 1.
 """
@@ -40,7 +40,7 @@ class Aligner(nn.Module):
 
 @torch.no_grad()
 def look_twice(aligner: Aligner, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the aligner sees in views, averaged over each view and its mirror image."""
+    """Return the aligner's output for views, averaged over each view and its mirror image."""
     turn, shift, logit = aligner(torch.cat([views, views.flip(3)]))
     count = len(views)
     # the mirror image of turn z + shift

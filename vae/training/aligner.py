@@ -1,7 +1,7 @@
-"""Train the aligner: aligned faces are turned, scaled and shifted, and it learns to undo that.
+"""Train the aligner: it learns by how much an aligned face was turned, scaled and shifted.
 
-B batch, M points. Points are complex numbers x + iy. The packed faces are squares of 89 pixels
-around the face of CelebA's frame at half its size: a quarter more than a model of 64 pixels sees.
+B batch. Points are complex numbers x + iy. The packed faces are squares of 89 pixels: the whole
+width of CelebA's frame at half its size, of which a model of 64 pixels sees 64.
 """
 
 import math
@@ -60,8 +60,8 @@ def train_epochs(
 
 
 def random_places(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return turn and shift of faces in views, (B,) complex, and which are to be called faces."""
-    # small and large errors: what is found is looked at again
+    """Return turn and shift of faces in views, (B,) complex, and which count as faces."""
+    # many small errors: later passes start near the face
     size = torch.rand(count)
     angle, scale, x, y = size * (2 * torch.rand(4, count) - 1)
     is_face = torch.rand(count) >= NEGATIVES
@@ -79,8 +79,8 @@ def random_places(count: int) -> tuple[Tensor, Tensor, Tensor]:
 def random_views(x: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
     """Return views (B, 3, 64, 64) in which the faces of squares x lie at turn p + shift.
 
-    Outside of the square there is its mirror image or, behind a random rectangle, another picture:
-    where a picture ends does not tell where the face is.
+    Outside of the square there is its mirror image or, outside of a random rectangle, another
+    picture, so that the network does not learn the borders of pictures.
     """
     count = len(x)
     place = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1

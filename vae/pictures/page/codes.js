@@ -1,4 +1,4 @@
-// What is chosen (state), and the code that it means.
+// The state of the page, and the codes of a state.
 //
 // A face to start from is an origin: "face-3", from the row of faces, or "new-81", a sample of the
 // prior with seed 81. Codes are Float32Arrays of D latent dimensions.
@@ -79,7 +79,7 @@ const plainState = (from) => ({ from, to: null, mix: 0, strengths: {} });
 
 let state = plainState(page.labels.length ? "face-0" : "new-0");
 
-// Return a state as text, and back; what cannot be read is left out.
+// Return a state as text, and back; entries that cannot be read are left out.
 function writeCode({ from, to, mix, strengths }) {
   const parts = [["from", from]];
   if (to) parts.push(["to", to], ["mix", mix]);
@@ -102,8 +102,8 @@ function readCode(code) {
   return read;
 }
 
-// Keep the state in the address: a new entry of the history for a new face, so that "back" brings
-// the last one.
+// Keep the state in the address. A new face is a new entry of the history: "back" returns to the
+// face before.
 function keep(anew = false) {
   const code = writeCode(state), write = anew ? "pushState" : "replaceState";
   if (`#${code}` !== location.hash) history[write](null, "", `#${code}`);

@@ -5,7 +5,7 @@
 const SHOWN = SIZE * Math.ceil(640 / SIZE);
 
 // A worker with one network; ask(task) resolves to the answer.
-class Artist {
+class NetworkWorker {
   constructor(network) {
     const parts = ["tensors.js", "decoder.js", "refiner.js", "worker.js"];
     const script = parts.map((id) => byId(id).textContent).join("\n");
@@ -55,8 +55,8 @@ class Picture {
   }
 }
 
-// Return a function that does work and returns a promise of its end; called again meanwhile, it
-// works once more: the newest state is drawn, and those between are left out.
+// Return a function that does work and returns a promise of its end. Calls in the meantime make it
+// work once more, for the newest state only.
 function latest(work) {
   let working = null, again = false;
   const workOn = async () => {
@@ -76,7 +76,7 @@ function latest(work) {
   };
 }
 
-const artist = new Artist("decoder");
+const decoder = new NetworkWorker("decoder");
 let refiner = null; // a second worker, made when it is first wanted: sliders stay quick
 const after = new Picture(document.querySelector("#after canvas"), SHOWN);
 const before = new Picture(document.querySelector("#before canvas"), SHOWN);
@@ -87,15 +87,15 @@ const say = (text) => { byId("status").textContent = text; };
 const draw = latest(async () => {
   const z = codesOf(state);
   showRanks(z.after);
-  after.paint(await artist.ask({ z: z.after }));
-  if (byId("beside").checked) before.paint(await artist.ask({ z: z.before }));
+  after.paint(await decoder.ask({ z: z.after }));
+  if (byId("beside").checked) before.paint(await decoder.ask({ z: z.before }));
   if (!dragging) refineSoon();
 });
 
-// Refine what is shown; if it has changed meanwhile, the answer is dropped.
+// Refine the images shown. An answer is dropped if its image is no longer shown.
 const refineSoon = latest(async () => {
   if (!byId("refine").checked) return say("");
-  refiner ??= new Artist("refiner");
+  refiner ??= new NetworkWorker("refiner");
   const { steps, strength } = page.refiner, [kind, number] = state.from.split("-");
   // a face keeps its noise while it is changed
   const noise = normals(3 * SIZE * SIZE, uniforms(Number(number) + (kind === "face" ? 1e9 : 0)));

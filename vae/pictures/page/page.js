@@ -88,7 +88,7 @@ function makeStrips() {
       button.dataset.origin = origin;
       return new Picture(button.appendChild(document.createElement("canvas")), 2 * SIZE);
     });
-    const answer = await artist.ask({ z: codeOf(origin) });
+    const answer = await decoder.ask({ z: codeOf(origin) });
     for (const picture of pictures) picture.paint(answer);
   });
   const another = addTile(byId("target"), "A new face", () => morphInto(randomOrigin()));
@@ -187,7 +187,7 @@ async function copyCode() {
 function describe() {
   const { checkpoint, epoch, faces, method, real } = page.about;
   const lines = [
-    "Faces that “New face” draws are invented: they are nobody's.",
+    "“New face” samples a face: this person does not exist.",
     `Drawn by ${checkpoint}, epoch ${epoch}, ${SIZE} × ${SIZE} pixels`
     + `, trained on ${faces.toLocaleString("en")} faces; directions: ${method}.`,
     "Nothing leaves this page: it works without a network.",

@@ -40,6 +40,7 @@ class TrainConfig:
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")
     download: bool = option(False, "download what is missing of CelebA into --data first")
+    align: bool = option(False, "find the faces of the photographs in --data, and cut them first")
     image_size: int = option(128, "side of the square images, in pixels", **SIDE, fixed=True)
     crop_size: int | None = option(
         None, "side of the square cut, in pixels; default: by the data", at_least=1, fixed=True
@@ -89,20 +90,21 @@ class TrainConfig:
     # Refiner
     refiner_epochs: int = option(0, "passes that train the refiner; 0: none", at_least=0)
     refiner_channels: tuple[int, ...] = option(
-        (32, 64, 128),
+        (40, 80, 160),
         "widths of the refiner, multiples of 8",
         at_least=8,
         at_most=65536,
         fixed=True,
     )
     refiner_noise: float = option(0.15, "noise of the refiner (pixels: 0..1)", **RATE, fixed=True)
+    refiner_batch_size: int = option(64, "images per step of the refiner", at_least=2, fixed=True)
     refiner_learning_rate: float = option(1e-3, "the refiner's, at the peak", **RATE)
 
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
     temperature: float = option(1.0, "multiplies the noise of samples", **SCALE)
-    refine_steps: int = option(8, "steps of the refiner", at_least=1)
-    refine_strength: float = option(0.8, "0: the decoded face, 1: the refined one", **FRACTION)
+    refine_steps: int = option(1, "steps of the refiner", at_least=1)
+    refine_strength: float = option(0.6, "0: the decoded face, 1: the refined one", **FRACTION)
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise", **SEED, fixed=True)
@@ -130,6 +132,8 @@ class TrainConfig:
             raise ValueError("--refiner-channels must be multiples of 8")
         if self.run_dir is not None and self.resume is not None:
             raise ValueError("--run-dir starts a run and --resume continues one: pass one of them")
+        if self.align and (self.download or self.crop_size or self.data == "synthetic"):
+            raise ValueError("--align is for a folder of photographs, and cuts the faces itself")
         if self.download and self.data == "synthetic":
             raise ValueError("--download is for CelebA: pass a folder as --data")
 
@@ -171,6 +175,9 @@ class GenerateConfig:
     columns: int = option(8, "pictures per row", at_least=2)
     dimensions: tuple[int, ...] = option((), "which latent dimensions to show", at_least=0)
     image: tuple[str, ...] = option((), "picture files to start from", metavar="PICTURE")
+    eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
+    aligned: bool = option(False, "--image is framed as the training images: search no face")
+    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
 
     # Sampling
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
@@ -178,7 +185,7 @@ class GenerateConfig:
     seed: int = option(0, "seed of the noise", **SEED)
 
     # Refiner
-    refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
+    refine: bool = option(True, "refine faces, where the checkpoint has a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
         None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
@@ -191,6 +198,7 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
         _require_refine(self)
+        _require_image(self)
         if self.image and not {"reconstructions", "interpolation"} & {*self.show}:
             raise ValueError("--image is for --show reconstructions and interpolation")
 
@@ -226,12 +234,15 @@ class ManipulateConfig:
     source: str = option("random", "faces, without --image", choices=("random", "val", "mean"))
     faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", **SEED)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
+    eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
+    aligned: bool = option(False, "--image is framed as the training images: search no face")
+    which: tuple[int, ...] = option((), "faces of each --image, from 0, the largest", at_least=0)
     prior: str | None = option(None, "distribution of codes; default: the run's", choices=PRIORS)
     temperature: float | None = option(None, "scale of the noise; default: the run's", **SCALE)
     seed: int = option(0, "seed of the noise", **SEED)
 
     # Refiner
-    refine: bool = option(False, "refine faces: the checkpoint must have a refiner")
+    refine: bool = option(True, "refine faces, where the checkpoint has a refiner")
     refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
     refine_strength: float | None = option(
         None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
@@ -240,11 +251,14 @@ class ManipulateConfig:
     # Output
     gif: bool = option(False, "also write each sweep as a GIF")
     output: str | None = option(None, "picture to write; default: in the run's folder")
-    files: str | None = option(None, "folder that gets each face as a PNG", metavar="DIR")
+    files: str | None = option(None, "folder that gets each face or photo as a PNG", metavar="DIR")
+    html: str | None = option(None, "write one page with sliders instead, such as faces.html")
 
     def __post_init__(self) -> None:
         _require_suffix(self.output, ".png", ".jpg", ".jpeg", ".webp")
+        _require_suffix(self.html, ".html", flag="--html")
         _require_refine(self)
+        _require_image(self)
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
             raise ValueError("pass one of --strengths, --to, and --add with --remove")
@@ -252,6 +266,9 @@ class ManipulateConfig:
             raise ValueError("--attribute is for sweeps: --add and --remove name their own")
         if self.gif and (self.to is not None or arithmetic):
             raise ValueError("--gif is for sweeps: --to, --add and --remove make none")
+        others = ("strengths", "to", "add", "remove", "keep", "gif", "output", "files")
+        if self.html and (given := [f"--{name}" for name in others if getattr(self, name)]):
+            raise ValueError(f"{' and '.join(given)}: for pictures, and --html writes a page")
 
 
 @dataclass(frozen=True)
@@ -332,6 +349,15 @@ def _require_refine(config: Any) -> None:
         raise ValueError("--refine-steps and --refine-strength are for --refine")
 
 
-def _require_suffix(output: str | None, *suffixes: str) -> None:
-    if output is not None and Path(output).suffix.lower() not in suffixes:
-        raise ValueError(f"--output must end in {', '.join(suffixes)}; got {output}")
+def _require_image(config: Any) -> None:
+    if not config.image and (config.eyes or config.aligned or config.which):
+        raise ValueError("--eyes, --aligned and --which are for --image")
+    if bool(config.eyes) + config.aligned + bool(config.which) > 1:
+        raise ValueError("pass one of --eyes, --aligned and --which")
+    if config.eyes and (len(config.eyes) != 4 or len(config.image) != 1):
+        raise ValueError("--eyes needs four numbers, X Y X Y, and one --image")
+
+
+def _require_suffix(path: str | None, *suffixes: str, flag: str = "--output") -> None:
+    if path is not None and Path(path).suffix.lower() not in suffixes:
+        raise ValueError(f"{flag} must end in {', '.join(suffixes)}; got {path}")

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
     parts = {"histograms": ("histograms-means", "histograms-samples")}
     subjects = [subject for show in config.show for subject in parts.get(show, (show,))]
-    suffix = "-refined" if config.refine else ""
+    suffix = "" if config.refine else "-decoded"
     paths = picture_paths(config.output, run.folder, subjects, config.files, suffix)
     shows = {
         "grid": show_grid,
@@ -69,7 +69,7 @@ def show_grid(config: GenerateConfig, run: Run, paths: Paths) -> list[Write]:
 def show_reconstructions(config: GenerateConfig, run: Run, paths: Paths) -> list[Write]:
     """Return the writes of images over their reconstructions from mu: --image, or val faces."""
     if config.image:
-        x = run.read_pictures(config.image)
+        x = torch.stack([face.image for face in run.photo_faces(config)])
     else:
         rows = np.random.default_rng(config.seed).permutation(run.faces.rows("val"))
         x = torch.cat(list(run.images(rows[: max(1, config.count // 2)]))).cpu()
@@ -84,9 +84,10 @@ def show_interpolation(config: GenerateConfig, run: Run, paths: Paths) -> list[W
     """Return the writes of two rows for each pair of codes: a line and a great circle."""
     steps = config.columns
     if config.image:
-        if len(config.image) < 2:
-            raise UserError("--show interpolation needs two --image pictures or more")
-        mu, _ = run.encode(run.read_pictures(config.image))
+        photos = run.photo_faces(config)
+        if len(photos) < 2:
+            raise UserError("--show interpolation needs two faces or more of --image pictures")
+        mu, _ = run.encode(torch.stack([face.image for face in photos]))
         start, end = mu[:-1], mu[1:]
     else:
         indices = range(2 * max(1, config.count // (2 * steps)))

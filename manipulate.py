@@ -3,7 +3,8 @@
 The faces are random samples, validation faces, the mean face, or picture files. Each attribute
 gives a sweep over --strengths. With --to, each face moves until the guide (train_judge.py) gives
 the attribute this probability. With --add and --remove, all named attributes change at once, by
-one unit each.
+one unit each. The faces of --image are found in the photos and, edited, given back to them: --files
+gets the photos.
 """
 
 import itertools
@@ -21,17 +22,28 @@ if __name__ == "__main__":
     os.environ.pop("MPLBACKEND", None)
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from config import DEFAULT_ATTRIBUTES, STRENGTHS, ManipulateConfig
+from vae.data.decoding import Photo
+from vae.editing.photos import PhotoFace, edit_photos
 from vae.editing.steering import keep_still, move_until
 from vae.errors import UserError, script
+from vae.files import require_writable, write_whole
 from vae.flags import read_flags
-from vae.latent.directions import class_counts, find_attribute, sweep
+from vae.latent.directions import (
+    class_counts,
+    common_attributes,
+    find_attribute,
+    linear_probe,
+    sweep,
+)
 from vae.latent.interpolation import lerp
 from vae.models.judge import Judge
 from vae.pictures.figures import save_labelled_grid
-from vae.pictures.images import picture_paths, save_gif, save_pictures
+from vae.pictures.images import describe_folder, picture_paths, save_gif, save_pictures
+from vae.pictures.page.write import PageContent, unit_probes, write_page
 from vae.run import Run, open_judge, open_run
 
 GIF_FRAMES = 25
@@ -45,6 +57,8 @@ class Faces(NamedTuple):
     labels: Sequence[str]
     numbers: Sequence[int]
     """of their noise, for the refiner"""
+    photos: Sequence[PhotoFace] = ()
+    """where the faces of --image come from"""
 
 
 class Edit(NamedTuple):
@@ -64,9 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_flags(ManipulateConfig, argv, __doc__)
     run = open_run(config.checkpoint, config.device, config.data)
     print(f"checkpoint: {run.path}, epoch {run.checkpoint.epoch}")
+    if config.html is not None:
+        print(write_sliders(config, run, Path(config.html)))
+        return
     wanted = [*config.add, *config.remove] or config.attribute
     names = list(dict.fromkeys(run.chosen_attributes(wanted, DEFAULT_ATTRIBUTES)))
-    subjects, suffix = picture_subjects(config, names), "-refined" if config.refine else ""
+    subjects, suffix = picture_subjects(config, names), "" if config.refine else "-decoded"
     paths = picture_paths(config.output, run.folder, subjects, config.files, suffix)
     guide = find_guide(config, run)
     # all edits are found before a picture is written: an error writes no picture
@@ -81,6 +98,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     pictures = zip(edits, paths.items(), strict=True)
     lines = [write_edit(config, run, edit, faces, *place) for edit, place in pictures]
     print(*itertools.chain(*lines), sep="\n")
+
+
+def write_sliders(config: ManipulateConfig, run: Run, path: Path) -> str:
+    """Write a page with a slider for each attribute; return the line to print."""
+    require_writable(path)
+    statistics, first = run.statistics, []
+    directions, probes = {}, {}
+    if "attribute_names" in statistics:
+        common = common_attributes(statistics)
+        wanted = run.chosen_attributes(config.attribute, DEFAULT_ATTRIBUTES)
+        known = [*wanted, *run.attribute_names]
+        names = [name for name in dict.fromkeys(known) if common[run.column(name)]]
+        directions = {name: run.direction(name, config.method) for name in names}
+        units = unit_probes(linear_probe(statistics), statistics["covariance"])
+        probes = {name: units[run.column(name)] for name in names}
+        first = [name for name in wanted if name in names]
+    settings, faces = run.checkpoint.config, take_faces(config, run)
+    about = {
+        "checkpoint": "/".join(run.path.parts[-2:]),
+        "epoch": run.checkpoint.epoch,
+        "faces": statistics["n"],
+        "method": config.method,
+        "real": bool(config.image) or config.source == "val",
+    }
+    content = PageContent(
+        run.model,
+        run.prior(config.prior),
+        settings["temperature"] if config.temperature is None else config.temperature,
+        faces.codes,
+        faces.labels,
+        directions,
+        first,
+        probes,
+        statistics["mean"],
+        about,
+        run.refiner if config.refine else None,
+        *run.refinement(config.refine_steps, config.refine_strength),
+    )
+    return write_page(path, content)
 
 
 def picture_subjects(config: ManipulateConfig, names: Sequence[str]) -> list[str]:
@@ -118,8 +174,9 @@ def describe_method(config: ManipulateConfig) -> str:
 def take_faces(config: ManipulateConfig, run: Run) -> Faces:
     """Return the faces to edit."""
     if config.image:
-        labels = [f"{number}-{Path(name).stem}" for number, name in enumerate(config.image)]
-        return Faces(run.encode(run.read_pictures(config.image))[0], labels, range(len(labels)))
+        photos = run.photo_faces(config)
+        codes, _ = run.encode(torch.stack([face.image for face in photos]))
+        return Faces(codes, [face.label for face in photos], range(len(photos)), photos)
     if config.source == "mean":
         return Faces(run.statistics["mean"][None], ["mean"], [0])
     labels = [str(face) for face in config.faces]
@@ -171,23 +228,57 @@ def write_edit(
 ) -> list[str]:
     """Write the picture of an edit, its GIF and its single faces; return the lines to print."""
     shape, labels = edit.codes.shape[:2], faces.labels
-    numbers = [number for number in faces.numbers for _ in edit.columns]
-    x = run.render(edit.codes.flatten(0, 1), numbers, config).unflatten(0, shape)
     rows, title = labels, f"{edit.title} ({describe_method(config)})"
     if edit.notes:
         rows = [f"{label}: {note}" for label, note in zip(labels, edit.notes, strict=True)]
         print(f"{title}, strength:", *rows, sep="\n  ")
-    lines = [save_labelled_grid(x, path, edit.columns, rows, title)]
+    # such as Smiling+1 and arithmetic-after
+    suffixes = [subject + (one if one[0] in "+-0" else f"-{one}") for one in edit.columns]
+    if faces.photos:
+        lines = write_photos(config, run, edit, faces, suffixes, rows, title, path)
+    else:
+        numbers = [number for number in faces.numbers for _ in edit.columns]
+        x = run.render(edit.codes.flatten(0, 1), numbers, config).unflatten(0, shape)
+        lines = [save_labelled_grid(x, path, edit.columns, rows, title)]
+        if config.files:
+            names = [f"{label}-{suffix}" for label in labels for suffix in suffixes]
+            lines.append(save_pictures(x.flatten(0, 1), Path(config.files), names))
     if config.gif:
         z = lerp(edit.codes[:, 0], edit.codes[:, -1], GIF_FRAMES)
         frames = [run.render(codes, faces.numbers, config) for codes in z.unbind(1)]
         lines.append(save_gif(frames, path.with_suffix(".gif"), columns=min(4, len(labels))))
-    if config.files:
-        # such as 0-Smiling+1 and 0-arithmetic-after
-        columns = [one if one[0] in "+-0" else f"-{one}" for one in edit.columns]
-        names = [f"{label}-{subject}{column}" for label in labels for column in columns]
-        lines.append(save_pictures(x.flatten(0, 1), Path(config.files), names))
     return lines
+
+
+def write_photos(
+    config: ManipulateConfig,
+    run: Run,
+    edit: Edit,
+    faces: Faces,
+    suffixes: Sequence[str],
+    rows: Sequence[str],
+    title: str,
+    path: Path,
+) -> list[str]:
+    """Write the picture of an edit of photos, and the photos with it; return the lines to print."""
+    codes = torch.cat([faces.codes[:, None], edit.codes], dim=1)
+    numbers = [number for number in faces.numbers for _ in range(codes.shape[1])]
+    shown = run.render(codes.flatten(0, 1), numbers, config)
+    # a photo has details: what is added to it needs them, whether or not --refine shows them
+    decoded = shown if config.refine else run.refine(shown, numbers, config.seed)
+    both = (x.unflatten(0, codes.shape[:2]) for x in (decoded, shown))
+    written = []
+
+    def keep(name: str, photo: Photo, column: int, own: Image.Image) -> None:
+        if config.files:
+            file = Path(config.files, f"{name}-{suffixes[column]}.png")
+            written.append(write_whole(file, photo.encode(own)))
+
+    panels = edit_photos(faces.photos, *both, keep)
+    labels = [f"{row}, {what}" for row in rows for what in ("decoded", "photo")]
+    columns = ["photo, crop", "unedited", *edit.columns]
+    lines = [save_labelled_grid(panels, path, columns, labels, title)]
+    return [*lines, describe_folder(Path(config.files), written)] if config.files else lines
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from vae.device import (
     prepare_backend,
     require_memory,
 )
+from vae.editing.folder import align_folder
 from vae.errors import Interrupted, NotFinite, StopSignal, UserError, script
 from vae.files import require_writable, write_csv, write_text
 from vae.flags import as_flag, read_flags
@@ -52,6 +53,7 @@ from vae.run import (
     BEST,
     FACES,
     LAST,
+    face_finder,
     find_checkpoint,
     newest_run,
     own_run_dir,
@@ -95,6 +97,8 @@ def train_run(
     """Load the faces, build the model, train it epoch by epoch."""
     precision = pick_precision(device, config.precision)
     require_writable(run_dir / LAST)
+    with ranks.main_first():
+        config, aligned = align(config)
     ranks.print(describe_config(config))
     with ranks.main_first():
         finished = resumed and is_finished(config, run_dir, resumed)
@@ -107,7 +111,7 @@ def train_run(
         if config.download:
             download(Path(config.data))
         faces = load_config_faces(config)
-    ranks.print("\n".join(faces.description))
+    ranks.print("\n".join([*aligned, *faces.description]))
     if resumed:
         require_same_faces(resumed, faces, run_dir)
 
@@ -179,6 +183,18 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path | None, C
         kept = f"--epochs must stay {resumed.config['epochs']}"
         raise UserError(f"{kept}: the run has a refiner, which is trained on this VAE")
     return config, path.parent, resumed
+
+
+def align(config: TrainConfig) -> tuple[TrainConfig, Sequence[str]]:
+    """Return the configuration with the aligned faces as --data if --align asks for them.
+
+    Also returns lines that describe them.
+    """
+    if not config.align:
+        return config, ()
+    find = face_finder()
+    folder, lines = align_folder(config.data, config.image_size, config.cache_dir, find)
+    return replace(config, data=str(folder), align=False), lines
 
 
 def read_init(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vae.errors import UserError, script
+from vae.editing.finding import open_cascade
+from vae.errors import script
 from vae.pictures.images import to_uint8
 from vae.run import open_run
 
@@ -50,12 +51,8 @@ def make_detector() -> Callable[[np.ndarray], bool]:
 
     Raises UserError without OpenCV or with its version 5, which has no cascades.
     """
-    try:
-        import cv2
-
-        cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
-    except (ImportError, AttributeError) as error:
-        raise UserError("this needs OpenCV 4: pip install 'opencv-python-headless<5'") from error
+    cascade = open_cascade(CASCADE)
+    import cv2
 
     def find(pixels: np.ndarray) -> bool:
         gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)

@@ -40,7 +40,8 @@ SMALL = ["--image-size", "32", "--channels", "4", "6", "--latent-dim", "5"]
 SMALL += ["--batch-size", "16", "--device", "cpu"]
 """Flags of a model that trains in a second."""
 SHARP = [*SMALL, "--recipe", "sharp", "--refiner-channels", "8", "8", "--epochs", "2"]
-"""Flags of a small model of the recipe sharp."""
+SHARP += ["--refine-steps", "8", "--refine-strength", "0.8"]
+"""Flags of a small model of the recipe sharp, refined in as many steps that noise shows."""
 
 
 @pytest.fixture

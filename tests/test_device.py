@@ -16,7 +16,7 @@ from vae.device import (
 )
 from vae.errors import UserError
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def test_auto_takes_a_gpu_where_there_is_one():
@@ -29,6 +29,13 @@ def test_auto_takes_a_gpu_where_there_is_one():
 def test_a_device_that_is_not_there_is_refused_by_name(name):
     with pytest.raises(UserError, match=f"--device .*{name}"):
         pick_device(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_the_first_gpu_is_named_with_its_index(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device(name) == torch.device("cuda:0")
 
 
 def test_torchrun_gives_each_rank_its_own_gpu(monkeypatch):

@@ -18,14 +18,15 @@ ORDER = [
     {"data"},
     {"models"},
     {"latent", "checkpoint"},
-    {"editing", "pictures"},
+    {"pictures"},
+    {"editing"},
     {"evaluation"},
     {"training"},
     {"run"},
 ]
 SCRIPTS = {"train", "train_judge", "generate", "manipulate", "evaluate"}
 OPTIONAL = {"download.py": {"gdown"}, "fid.py": {"torchmetrics", "torch_fidelity"}}
-OPTIONAL |= {"faces_found.py": {"cv2"}}
+OPTIONAL |= {"page.py": {"playwright"}, "finding.py": {"cv2"}, "faces_found.py": {"cv2"}}
 OPTIONAL |= {"parquet.py": {"pyarrow"}, "decoding.py": {"pillow_heif"}}
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 import generate
 from vae import open_run
 from vae.checkpoint import load_checkpoint, save_checkpoint
+from vae.data.decoding import read_square, to_float
 
 
 def make_vivid(run, folder):
@@ -194,58 +195,61 @@ def shown_by(tmp_path, name, *flags):
     return np.stack([pixels_of(path) for path in sorted((tmp_path / name).iterdir())])
 
 
-def test_a_grid_shows_decoded_faces_and_with_refine_the_refined_ones(sharp, tmp_path):
+def test_a_grid_shows_refined_faces_unless_told_not_to(sharp, tmp_path):
     flags = ["--count", "5", "--seed", "3", *STANDARD]
     run = open_run("runs/celeba-32")
     with torch.no_grad():
         x_hat = run.model.decode(noise(3, range(5))).clamp(0, 1)
     plain = as_pixels(x_hat)
-    assert_close(shown_by(tmp_path, "plain", *flags), plain)
+    assert_close(shown_by(tmp_path, "plain", "--no-refine", *flags), plain)
     for name, given, steps, strength in (
-        ("run", ["--refine"], 8, 0.8),
-        ("given", ["--refine", "--refine-steps", "3", "--refine-strength", "1"], 3, 1.0),
+        ("run", [], 8, 0.8),
+        ("given", ["--refine-steps", "3", "--refine-strength", "1"], 3, 1.0),
     ):
         expected = refined(run, x_hat, range(5), steps, strength, seed=3)
         assert_close(shown_by(tmp_path, name, *flags, *given), expected)
         assert np.abs(expected.astype(int) - plain).max() > 4
 
 
-def test_refined_pictures_have_names_of_their_own(sharp, capsys):
-    for flags in ([], ["--refine"]):
+def test_pictures_that_are_not_refined_have_names_of_their_own(sharp, capsys):
+    for flags in ([], ["--no-refine"]):
         assert generate.main(["--count", "2", *flags]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.endswith(".png")] == [
         "runs/celeba-32/grid.png",
-        "runs/celeba-32/grid-refined.png",
+        "runs/celeba-32/grid-decoded.png",
     ]
 
 
-def test_a_run_without_a_refiner_cannot_refine(home, tmp_path, capsys):
-    assert generate.main(["--refine", "--output", str(tmp_path / "a.png")]) == 2
+def test_a_run_without_a_refiner_cannot_be_told_how_to_refine(home, tmp_path, capsys):
+    output = ["--output", str(tmp_path / "a.png")]
+    assert generate.main(["--count", "2", *output]) == 0
+    assert generate.main(["--refine-steps", "2", *output]) == 2
     assert "runs/celeba-32/best.pt has no refiner: train.py --resume" in capsys.readouterr().err
 
 
 def test_a_refined_face_does_not_change_with_the_count(sharp, tmp_path):
-    few = shown_by(tmp_path, "few", "--refine", "--count", "2")
-    many = shown_by(tmp_path, "many", "--refine", "--count", "70")
+    few = shown_by(tmp_path, "few", "--count", "2")
+    many = shown_by(tmp_path, "many", "--count", "70")
     assert np.abs(few.astype(int) - many[:2]).max() <= 1
 
 
 def test_equal_codes_of_an_interpolation_are_equal_refined_pictures(sharp, tmp_path):
     one, other = (f"data/celeba/img_align_celeba/00000{number}.jpg" for number in (1, 2))
-    flags = ["--refine", "--show", "interpolation", "--columns", "3", "--image", one, one, other]
+    flags = ["--show", "interpolation", "--columns", "3", "--image", one, one, other]
     shown = shown_by(tmp_path, "faces", *flags).astype(int).reshape(2, 2, 3, 32, 32, 3)
     still, moving = shown
     assert np.abs(still - still[0, 0]).max() <= 1
     assert np.abs(moving[:, 0] - moving[:, 2]).max() > 20
     # the noise is that of the pair
     run = open_run("runs/celeba-32")
-    x_hat = run.decode(run.encode(run.read_pictures([one, other]))[0])
+    squares = [read_square(Path(path).read_bytes(), 32, "frame")[0] for path in (one, other)]
+    x_hat = run.decode(run.encode(to_float(torch.from_numpy(np.stack(squares))))[0])
     assert_close(moving[0, [0, 2]], refined(run, x_hat, [1, 1], 8, 0.8))
 
 
 def test_the_faces_of_a_traversal_have_the_same_noise(sharp, tmp_path):
-    flags = ["--refine", "--show", "traversal", "--columns", "3", "--dimensions", "4", "1"]
+    flags = ["--show", "traversal", "--columns", "3", "--dimensions", "4", "1"]
     shown = shown_by(tmp_path, "faces", *flags)
     run, codes = open_run("runs/celeba-32"), []
     for dimension in (4, 1):

@@ -1,4 +1,5 @@
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchvision.utils import make_grid
 
 import manipulate
 from vae import open_run
-from vae.checkpoint import JudgeCheckpoint, save_checkpoint
+from vae.checkpoint import JudgeCheckpoint, load_checkpoint, save_checkpoint
 from vae.models.judge import Judge
 
 STANDARD = ["--prior", "standard"]
@@ -34,11 +35,19 @@ def read_faces(folder, *names):
     return np.stack([pixels_of(Path(folder) / f"{name}.png") for name in names])
 
 
-@pytest.mark.parametrize("source", ["random", "val", "mean", "image"])
+@pytest.mark.parametrize("source", ["random", "val", "mean"])
 def test_a_sweep_adds_the_direction_by_its_strength(vivid, tmp_path, source):
-    picture = "data/celeba/img_align_celeba/000044.jpg"
-    faces = {"image": ["--image", picture, picture]}.get(source, ["--source", source])
-    flags = ["--checkpoint", vivid, *faces, "--faces", "0", "3", "--attribute", "smiling"]
+    flags = [
+        "--checkpoint",
+        vivid,
+        "--source",
+        source,
+        "--faces",
+        "0",
+        "3",
+        "--attribute",
+        "smiling",
+    ]
     flags += ["--method", "mean", *STANDARD, "--strengths", "-40", "0", "40"]
     output = ["--files", str(tmp_path), "--output", str(tmp_path / "sweep.png")]
     assert manipulate.main([*flags, *output]) == 0
@@ -48,10 +57,8 @@ def test_a_sweep_adds_the_direction_by_its_strength(vivid, tmp_path, source):
     elif source == "mean":
         label, z = "mean", run.checkpoint.statistics["mean"][None]
     else:
-        label = "3" if source == "val" else "1-000044"
+        label = "3"
         pixels = np.load(next(Path("data/cache").glob("celeba-32px*.npy")))[43]
-        if source == "image":
-            pixels = (255 * run.read_pictures([picture])[0].permute(1, 2, 0)).numpy()
         with torch.no_grad():
             z, _ = run.model.encode(torch.tensor(pixels).permute(2, 0, 1)[None] / 255)
     direction = mean_difference(run.checkpoint.statistics, "Smiling")
@@ -153,7 +160,7 @@ def test_equal_codes_of_an_edit_are_equal_refined_pictures(sharp, tmp_path):
     flags = ["--output", str(tmp_path / "a.png"), "--files", str(tmp_path / "faces")]
     edit = ["--add", "Smiling", "--remove", "smiling", "--faces", "0", "1"]
     shown = {}
-    for name, given in (("refined", ["--refine"]), ("plain", [])):
+    for name, given in (("refined", []), ("plain", ["--no-refine"])):
         assert manipulate.main([*edit, *flags, *given]) == 0
         names = [f"{face}-arithmetic-{when}" for face in (0, 1) for when in ("before", "after")]
         shown[name] = read_faces(tmp_path / "faces", *names).astype(int)
@@ -166,7 +173,7 @@ def test_equal_codes_of_an_edit_are_equal_refined_pictures(sharp, tmp_path):
 
 
 def test_the_frames_of_a_gif_without_an_edit_are_equal(sharp, tmp_path):
-    flags = ["--refine", "--gif", "--attribute", "Smiling", "--strengths", "0", "0"]
+    flags = ["--gif", "--attribute", "Smiling", "--strengths", "0", "0"]
     flags += ["--faces", "0", "1"]
     assert manipulate.main([*flags, "--output", str(tmp_path / "still.png")]) == 0
     with Image.open(tmp_path / "still.gif") as gif:
@@ -277,8 +284,69 @@ def test_a_mistake_is_reported_before_any_work(home, tmp_path, monkeypatch, caps
 def test_a_face_is_edited_alike_whatever_other_faces_are_asked_for(sharp, tmp_path):
     shown = []
     for name, faces in (("alone", ["3"]), ("both", ["0", "3"])):
-        flags = ["--refine", "--attribute", "Smiling", "--strengths", "0", "--faces", *faces]
+        flags = ["--attribute", "Smiling", "--strengths", "0", "--faces", *faces]
         output = ["--output", str(tmp_path / "a.png"), "--files", str(tmp_path / name)]
         assert manipulate.main([*flags, *output]) == 0
         shown.append(read_faces(tmp_path / name, "3-Smiling0").astype(int))
     assert np.abs(shown[0] - shown[1]).max() <= 1
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """Return the path of a large picture, and the pixels of two eyes in it."""
+    pixels = np.random.default_rng(3).integers(0, 256, (27, 36, 3), np.uint8)
+    path = tmp_path / "me.png"
+    Image.fromarray(pixels).resize((360, 270), Image.BICUBIC).save(path)
+    return str(path), ["--eyes", "120", "130", "190", "110"]
+
+
+def test_the_edit_of_a_photo_is_given_back_to_it(vivid, tmp_path, capsys, photo):
+    picture, eyes = photo
+    flags = ["--checkpoint", vivid, "--image", picture, *eyes, "--attribute", "Smiling"]
+    flags += ["--strengths", "0", "60", "--output", str(tmp_path / "a.png")]
+    assert manipulate.main([*flags, "--files", str(tmp_path / "files")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [f"{tmp_path}/a.png", f"{tmp_path}/files (2 pictures)"]
+    before, still, smiling = (
+        pixels_of(path).astype(int)
+        for path in (picture, *(tmp_path / f"files/0-me-Smiling{at}.png" for at in ("0", "+60")))
+    )
+    assert (still == before).all()
+    changed = np.argwhere((smiling != before).any(axis=2))
+    assert len(changed) > 100
+    # around the eyes: a square of 3.7 times their distance is cut
+    assert np.abs(changed - (120, 155)).max() < 3.7 * 73
+
+
+def test_the_picture_of_a_photo_has_two_rows_and_says_what_was_cut(vivid, tmp_path, photo):
+    picture, eyes = photo
+    flags = ["--checkpoint", vivid, "--image", picture, *eyes, "--attribute", "Smiling"]
+    assert manipulate.main([*flags, "--strengths", "0", "--output", str(tmp_path / "a.png")]) == 0
+    shown = pixels_of(tmp_path / "a.png")
+    green = (shown[..., 1].astype(int) - shown[..., [0, 2]].max(axis=2)) > 150
+    assert green.sum() > 100  # the frame in the first panel
+    assert shown.shape[0] > 2 * 160
+    assert shown.shape[1] > 3 * 160
+
+
+def test_a_photo_is_searched_only_where_its_frame_does_not_say_enough(
+    vivid, tmp_path, monkeypatch, capsys, photo
+):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    flags = ["--checkpoint", vivid, "--attribute", "Smiling", "--strengths", "0"]
+    flags += ["--output", str(tmp_path / "a.png"), "--image"]
+    framed = "data/celeba/img_align_celeba/000044.jpg"
+    assert manipulate.main([*flags, framed, framed]) == 0
+    assert manipulate.main([*flags, photo[0], "--aligned"]) == 0
+    capsys.readouterr()
+    assert manipulate.main([*flags, photo[0]]) == 2
+    assert "opencv-python-headless<5" in capsys.readouterr().err
+
+
+def test_a_photo_of_a_model_in_another_frame_is_cut_by_the_crop_rule(vivid, tmp_path, photo):
+    checkpoint = load_checkpoint(Path(vivid) / "best.pt")
+    checkpoint.statistics["framed"] = 0.0
+    save_checkpoint(checkpoint, tmp_path / "other.pt")
+    flags = ["--checkpoint", str(tmp_path / "other.pt"), "--attribute", "Smiling"]
+    flags += ["--strengths", "0", "--output", str(tmp_path / "a.png"), "--image", photo[0]]
+    assert manipulate.main(flags) == 0

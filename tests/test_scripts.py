@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SHARP, SMALL
@@ -23,6 +24,7 @@ import train_judge
 from config import EvaluateConfig, GenerateConfig, JudgeConfig, ManipulateConfig, TrainConfig
 from vae import open_run
 from vae.checkpoint import load_checkpoint, save_checkpoint
+from vae.data.faces import load_faces
 from vae.run import own_run_dir
 
 ROOT = Path(__file__).parent.parent
@@ -526,6 +528,23 @@ def test_a_plain_folder_trains_and_generates_and_an_edit_says_what_it_lacks(
     assert "trained on pictures without attributes" in capsys.readouterr().err
 
 
+def test_the_faces_of_photographs_are_cut_and_trained_on(celeba, capsys):
+    """No detector is needed here: the pictures are in CelebA's frame."""
+    assert train.main([*SMALL, "--align", "--epochs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "aligned: 60 faces in 60 of 60 pictures of data/celeba/img_align_celeba" in printed
+    folder = next(path for path in Path("data/cache").iterdir() if path.is_dir())
+    assert json.loads(Path("runs/celeba-32/config.json").read_text())["data"] == str(folder)
+    aligned, plain = (load_faces(data, 32, "data/cache") for data in (str(folder), "data/celeba"))
+    np.testing.assert_array_equal(aligned.pixels, plain.pixels)
+    np.testing.assert_array_equal(aligned.splits, plain.splits)
+    np.testing.assert_array_equal(aligned.attributes, plain.attributes)
+    assert train.main([*SMALL, "--resume", "runs/celeba-32", "--epochs", "2"]) == 0
+    assert manipulate.main(["--source", "val", "--faces", "0"]) == 0
+
+
+FACE = "data/celeba/img_align_celeba/000001.jpg"
+
 # Mistakes: one line, the exit code, and nothing written or lost
 
 
@@ -551,10 +570,26 @@ def test_a_plain_folder_trains_and_generates_and_an_edit_says_what_it_lacks(
         (generate, ["--show", "everything"], "invalid choice: 'everything'"),
         (generate, ["--columns", "1"], "--columns must be at least 2; got 1"),
         (generate, ["--output", "a.xyz"], "--output must end in .png, .jpg, .jpeg, .webp"),
-        (generate, ["--image", "a.png", "--show", "interpolation"], "two --image pictures"),
+        (generate, ["--image", FACE, "--show", "interpolation"], "needs two faces or more"),
         (generate, ["--show", "traversal", "--dimensions", "5"], "--dimensions go to 4 in this"),
         (generate, ["--checkpoint", "nowhere.pt"], "there is no checkpoint nowhere.pt"),
         (generate, ["--image", "no.jpg", "--show", "reconstructions"], "no.jpg: no such file"),
+        (
+            manipulate,
+            ["--eyes", "1", "2", "3", "4"],
+            "--eyes, --aligned and --which are for --image",
+        ),
+        (manipulate, ["--image", FACE, "--eyes", "1", "2"], "--eyes needs four numbers, X Y X Y"),
+        (
+            manipulate,
+            ["--image", FACE, "--eyes", "9", "9", "9", "9"],
+            "must be two pixels of data/",
+        ),
+        (manipulate, ["--image", FACE, "--eyes", "9", "9", "99", "9"], "which has 44 x 54"),
+        (manipulate, ["--image", FACE, "--which", "1"], "--which goes to 0 in data/celeba/img_al"),
+        (manipulate, ["--image", FACE, "--which", "0", "--aligned"], "pass one of --eyes, --align"),
+        (train, ["--align", "--data", "synthetic"], "--align is for a folder of photographs"),
+        (train, ["--align", "--data", "nowhere"], "no images under nowhere"),
         (manipulate, ["--attribute", "Smilling"], 'no attribute "Smilling": did you mean "Smil'),
         (manipulate, ["--attribute", "Bald"], "Bald: 0 of the 40 training faces have it"),
         (manipulate, ["--source", "val", "--faces", "12"], "--faces of the val split go to 11"),

@@ -5,8 +5,10 @@ import torch
 
 from config import RECIPES, TrainConfig
 from vae.data.faces import PackedFaces
+from vae.errors import StopSignal
+from vae.models.refiner import Refiner
 from vae.models.vae import VAE
-from vae.training.phases import VAETrainer
+from vae.training.phases import RefinerTrainer, VAETrainer
 
 CPU = torch.device("cpu")
 
@@ -54,6 +56,25 @@ def make_trainer(faces, make_model=make_model, device=CPU, **settings):
     config = make_config(**settings)
     torch.manual_seed(config.seed)
     return VAETrainer(make_model(), faces, config, device, precision=precision, **arguments)
+
+
+def make_vae():
+    """Return a small VAE, and a checkpoint of it."""
+    trainer = make_trainer(make_faces(), seed=3)
+    trainer.run_epoch(StopSignal())
+    return trainer.model.eval(), trainer.checkpoint({"seed": 3})
+
+
+def make_refiner_trainer(vae, checkpoint, noise=0.25, residual=0.2, device=CPU, **settings):
+    """Return the trainer of a refiner whose first weights follow from the seed."""
+    config = make_config(**{"refiner_epochs": 3, "refiner_batch_size": 8, **settings})
+    torch.manual_seed(config.seed)
+    refiner = Refiner(32, (8, 8), noise, residual)
+    precision = settings.get("precision", "fp32")
+    vae = vae.to(device)
+    return RefinerTrainer(
+        checkpoint, vae, refiner, make_faces(), config, device, precision=precision
+    )
 
 
 def without_noise(model):

@@ -69,10 +69,23 @@ class JudgeCheckpoint:
     format: int = FORMAT
 
 
-Record = TypeVar("Record", Checkpoint, JudgeCheckpoint)
+@dataclass
+class AlignerCheckpoint:
+    """A trained aligner: tensors and JSON-like primitives."""
+
+    config: dict[str, Any]
+    arch: dict[str, Any]
+    weights: dict[str, Tensor]
+    digest: str
+    """of the faces that it is trained on"""
+    format: int = FORMAT
 
 
-def save_checkpoint(checkpoint: Checkpoint | JudgeCheckpoint, path: Path) -> None:
+AnyCheckpoint = Checkpoint | JudgeCheckpoint | AlignerCheckpoint
+Record = TypeVar("Record", Checkpoint, JudgeCheckpoint, AlignerCheckpoint)
+
+
+def save_checkpoint(checkpoint: AnyCheckpoint, path: Path) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises RunStopped if it cannot be written, or if a weight is not finite.
@@ -181,11 +194,14 @@ def _form_of(stored: dict[str, Any]) -> dict[str, Any]:
     network = _shapes(stored["arch"])
     if not all(map(_is_plain, stored["config"].values())):
         raise ValueError("settings that no flag gives")
-    form = {"config": {"image_size": _is_count}, "weights": network}
-    form |= {"crop": str | int, "digest": str}
+    form = {"config": dict, "weights": network, "digest": str}
+    if "crop" not in stored:  # an aligner
+        return form
+    form |= {"crop": str | int}
     if "seed" in stored:
-        form |= {"arch": {"attribute_names": _are_names}, "seed": _is_count}
-        return form | {"attributes": dict, "identity": dict | None}
+        judged = {"seed": _is_count, "attributes": dict, "identity": dict | None}
+        judged |= {"config": {"image_size": _is_count}, "arch": {"attribute_names": _are_names}}
+        return form | judged
     form |= {"config": _SETTINGS, "epoch": _is_count, "variance": _is_positive}
     if stored["statistics"] is not None:
         form["statistics"] = _form_of_statistics(stored["statistics"], stored["arch"]["latent_dim"])
@@ -252,7 +268,7 @@ _NOT_OURS = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFE
 _NOT_OURS += (AttributeError, TypeError)
 
 
-def build_model(path: Path, checkpoint: Checkpoint | JudgeCheckpoint, device: torch.device) -> Any:
+def build_model(path: Path, checkpoint: AnyCheckpoint, device: torch.device) -> Any:
     """Return the network of the checkpoint at path with its weights, on device, for use.
 
     Raises UserError if the weights do not fit.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vae.checkpoint import (
+    AlignerCheckpoint,
     Checkpoint,
     JudgeCheckpoint,
     build_model,
@@ -21,9 +22,11 @@ from vae.checkpoint import (
     load_checkpoint,
 )
 from vae.data.batches import batches
-from vae.data.decoding import Crop, read_pictures
+from vae.data.decoding import Crop
 from vae.data.faces import PackedFaces, load_faces
 from vae.device import pick_device, prepare_backend, require_memory
+from vae.editing.finding import find_faces
+from vae.editing.photos import Find, PhotoFace, faces_of_photos
 from vae.errors import UserError
 from vae.files import locked_folder
 from vae.latent.codes import Statistics, image_noise
@@ -35,6 +38,7 @@ from vae.latent.directions import (
     one_unit,
 )
 from vae.latent.prior import Mixture, make_prior
+from vae.models.aligner import Aligner
 from vae.models.coding import decode_codes, encode_batches, refine_images
 from vae.models.refiner import Refiner
 from vae.training.statistics import training_statistics
@@ -45,6 +49,8 @@ PRETRAINED = next(filter(Path.is_dir, _PLACES), _PLACES[-1])
 """the folder of the model that comes with the repository; in the package where it is installed"""
 WEAK_DIRECTION = 0.3
 """length of a unit, as a fraction of the one by mean, below which an edit is hardly visible"""
+ALIGNER = PRETRAINED / "aligner.pt"
+"""what refines where faces are in photos"""
 LAST, BEST = "last.pt", "best.pt"
 FACES = "faces.txt"
 """the names of a run's faces, a line each"""
@@ -112,9 +118,20 @@ class Run:
         """Yield the faces of these rows as batches on the device; label names a progress bar."""
         return batches(self.faces, rows, device=self.device, label=label)
 
-    def read_pictures(self, paths: Sequence[str]) -> Tensor:
-        """Return picture files as images (N, 3, S, S) of the model's size."""
-        return read_pictures(paths, self.arch["image_size"], self.checkpoint.crop)
+    @property
+    def in_celebas_frame(self) -> bool:
+        """Whether the model is trained on pictures in CelebA's frame, cut by its rule."""
+        statistics = self.checkpoint.statistics or {}
+        return self.checkpoint.crop == "frame" and statistics.get("framed", 1) > 0.5
+
+    @cache  # noqa: B019  a run lives as long as its script
+    def photo_faces(self, config: Any) -> list[PhotoFace]:
+        """Return the faces in the photos of a script's --image; print where they are.
+
+        Raises UserError as faces_of_photos does.
+        """
+        find = face_finder() if self.in_celebas_frame else None
+        return faces_of_photos(config, self.arch["image_size"], find)
 
     def encode(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Return mu and logvar of images (N, 3, S, S), or of batches of them, both (N, D)."""
@@ -149,27 +166,30 @@ class Run:
         The noise of a face depends on seed and its number alone: a face keeps it in all frames of a
         sweep. steps and strength are by default the run's.
         """
-        config = self.checkpoint.config
         if not self.refiner:
             return x_hat
-        steps = config["refine_steps"] if steps is None else steps
-        strength = config["refine_strength"] if strength is None else strength
         noise = image_noise(seed, numbers, x_hat.shape[-1])
-        return refine_images(self.refiner, x_hat, noise, steps, strength)
+        return refine_images(self.refiner, x_hat, noise, *self.refinement(steps, strength))
+
+    def refinement(self, steps: int | None, strength: float | None) -> tuple[int, float]:
+        """Return the steps and the strength of the refiner: the run's where None is given."""
+        config = self.checkpoint.config
+        steps = config["refine_steps"] if steps is None else steps
+        return steps, config["refine_strength"] if strength is None else strength
 
     def render(self, z: Tensor, numbers: Sequence[int], config: Any) -> Tensor:
-        """Return the images of codes z as a script shows them: decoded and, if asked for, refined.
+        """Return the images of codes z as a script shows them: decoded, and refined if it can be.
 
         config has the script's seed, refine, refine_steps and refine_strength.
 
-        Raises UserError if the run has no refiner to refine with.
+        Raises UserError if steps or a strength are given, and the run has no refiner.
         """
         x_hat = self.decode(z)
         if not config.refine:
             return x_hat
-        if not self.refiner:
+        if not self.refiner and (config.refine_steps, config.refine_strength) != (None, None):
             trains = "train.py --resume RUN --refiner-epochs N trains one"
-            raise UserError(f"--refine: {self.path} has no refiner: {trains}")
+            raise UserError(f"{self.path} has no refiner: {trains}")
         return self.refine(x_hat, numbers, config.seed, config.refine_steps, config.refine_strength)
 
     def prior(self, name: str | None = None) -> Mixture:
@@ -266,6 +286,20 @@ def open_run(path: Path | str | None = None, device: str = "auto", data: str | N
     prepare_backend(place)
     checkpoint = load_checkpoint(found)
     return Run(found, checkpoint, build_model(found, checkpoint, place), place, data)
+
+
+def face_finder() -> Find:
+    """Return the function that finds faces: it opens the aligner at its first call.
+
+    Its calls raise UserError if the aligner or OpenCV is not there.
+    """
+
+    @cache
+    def opened() -> Aligner:
+        stored = load_checkpoint(ALIGNER, AlignerCheckpoint)
+        return build_model(ALIGNER, stored, torch.device("cpu"))
+
+    return lambda picture: find_faces(picture, opened())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from vae.data.decoding import BadPicture, crop_box, read_pictures, read_square, to_float
+from vae.data.decoding import BadPicture, crop_box, decode_photo, read_photo, read_square, to_float
 from vae.data.pictures import find_pictures
 from vae.errors import UserError
 
@@ -229,14 +229,58 @@ def test_heic_is_read_where_pillow_heif_is_installed():
     assert np.abs(square.astype(int) - np.asarray(colours("RGB", (64, 64)))).mean() < 12
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA"])
+def test_a_photo_is_written_back_as_it_was_stored(tmp_path, mode):
+    picture = colours(mode, (53, 40))
+    for turn in TURNS:
+        path = tmp_path / "me.png"
+        picture.save(path, exif=exif(turn), icc_profile=PROFILE)
+        photo = read_photo(str(path))
+        upright = ImageOps.exif_transpose(Image.open(path))
+        assert (photo.own.mode, photo.own.tobytes()) == (mode, upright.tobytes())
+        again = Image.open(io.BytesIO(photo.encode(photo.own)))
+        assert (again.mode, again.tobytes()) == (mode, picture.tobytes())
+        assert again.getexif().get(0x0112, 1) == turn
+        assert again.info["icc_profile"] == PROFILE
+        square, _ = read_square(path.read_bytes(), 40, "frame")
+        middle = photo.seen.crop((0, 6, 40, 46) if turn > 4 else (6, 0, 46, 40))
+        assert np.abs(np.asarray(middle, int) - square).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "own"),
+    [
+        ("1", {}, "L"),
+        ("P", {}, "RGB"),
+        ("P", {"transparency": 3}, "RGBA"),
+        ("I;16", {}, "L"),
+        ("CMYK", {}, "RGB"),
+        ("YCbCr", {}, "RGB"),
+    ],
+)
+def test_other_kinds_of_pictures_become_grey_or_colours_of_8_bits(mode, options, own):
+    picture = colours("L" if mode == "I;16" else mode, (40, 40))
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    photo = decode_photo(
+        file_of(picture, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG", **options)
+    )
+    assert (photo.own.mode, photo.seen.mode) == (own, "RGB")
+    if mode == "CMYK":
+        assert photo.own is photo.seen  # no profile is kept: it would be of CMYK
+    elif mode != "P":
+        grey = np.asarray(colours("1" if mode == "1" else "L", (40, 40)).convert("L"))
+        assert mode == "YCbCr" or (np.asarray(photo.own) == grey).all()
+
+
 CODE = """
 import io, resource, sys
 import numpy as np
 from PIL import Image
-from vae.data.decoding import read_pictures
+from vae.data.decoding import read_photo
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-x = read_pictures(sys.argv[1:], 32)
-print(x.shape[0], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+photos = [read_photo(path) for path in sys.argv[1:]]
+print(len(photos), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
@@ -264,17 +308,6 @@ def test_pixels_become_floats_from_0_to_1_with_channels_first():
     np.testing.assert_array_equal(x, pixels.numpy().transpose(0, 3, 1, 2) / np.float32(255))
 
 
-def test_pictures_are_read_in_order_as_float_images(tmp_path):
-    contents = {"a.png": file_of(colours("RGB", (44, 54)), "PNG"), "b.jpg": JPEG}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    x = read_pictures([str(tmp_path / name) for name in contents], 16)
-    assert x.shape == (2, 3, 16, 16)
-    for got, content in zip(x, contents.values(), strict=True):
-        square, _ = read_square(content, 16, "frame")
-        np.testing.assert_array_equal(got, square.transpose(2, 0, 1) / np.float32(255))
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no such file"), (b"hello", "not a readable image: Pillow cannot"), ("folder", "Is a")],
@@ -286,13 +319,13 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, content, message):
     elif content:
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"me.jpg.*{message}"):
-        read_pictures([str(path)], 32)
+        read_photo(str(path))
 
 
 def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "me.jpg")
     with pytest.raises(UserError, match=r"me.jpg is not a readable image: it is not a file"):
-        read_pictures([str(tmp_path / "me.jpg")], 32)
+        read_photo(str(tmp_path / "me.jpg"))
     with pytest.raises(UserError, match=r"me.jpg is neither a file nor a folder"):
         find_pictures(tmp_path / "me.jpg")
 

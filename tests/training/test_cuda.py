@@ -6,12 +6,22 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from trainers import CPU, MODERN, make_faces, make_model, make_trainer, without_noise
+from trainers import (
+    CPU,
+    MODERN,
+    make_faces,
+    make_model,
+    make_refiner_trainer,
+    make_trainer,
+    make_vae,
+    without_noise,
+)
 
 from config import TrainConfig
-from vae.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from vae.checkpoint import build_model, load_checkpoint, save_checkpoint
 from vae.device import pick_compile, pick_precision, prepare_backend
 from vae.errors import StopSignal
+from vae.models.skip import SkipVAE
 from vae.models.vae import VAE
 
 CUDA = torch.device("cuda", 0)
@@ -45,6 +55,18 @@ def test_waiting_for_the_device_is_noticed():
         torch.ones(3, device=CUDA).sum().item()
 
 
+def never_waits(trainer):
+    """Take an epoch's steps twice; the second time, waiting raises RuntimeError."""
+    order, mirrored = np.arange(37), np.arange(37) % 2 == 0
+    # the first pass allocates memory and chooses algorithms
+    for x in trainer.training_batches(order, mirrored):
+        trainer.step(x)
+    with waiting_is_an_error():
+        for x in trainer.training_batches(order, mirrored):
+            trainer.step(x)
+    assert trainer.steps == 10
+
+
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("likelihood", ["classic", "calibrated"])
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
@@ -54,14 +76,17 @@ def test_steps_never_wait_for_the_device(resident, likelihood, precision):
     assert trainer.resident is not None
     if not resident:
         trainer.resident = None
-    order, mirrored = np.arange(37), np.arange(37) % 2 == 0
-    # the first pass allocates memory and chooses algorithms
-    for x in trainer.training_batches(order, mirrored):
-        trainer.step(x)
-    with waiting_is_an_error():
-        for x in trainer.training_batches(order, mirrored):
-            trainer.step(x)
-    assert trainer.steps == 10
+    never_waits(trainer)
+
+
+def test_steps_of_a_skip_on_warped_images_never_wait_for_the_device():
+    settings = MODERN | {"precision": pick_precision(CUDA, "auto"), "warp": 0.7}
+    never_waits(make_trainer(make_faces(), lambda: SkipVAE(32, (4, 6), 5), CUDA, **settings))
+
+
+def test_steps_of_the_refiner_never_wait_for_the_device():
+    settings = {"device": CUDA, "precision": pick_precision(CUDA), "warp": 0.7}
+    never_waits(make_refiner_trainer(*make_vae(), **settings))
 
 
 def test_resident_and_read_batches_equal_those_on_the_cpu():
@@ -112,9 +137,7 @@ def test_a_checkpoint_saved_on_cuda_is_used_on_the_cpu(tmp_path):
     trainer = make_trainer(make_faces(), device=CUDA, **MODERN)
     trainer.run_epoch(StopSignal())
     model, path = trainer.averaged_model, tmp_path / "last.pt"
-    arguments = {"crop": "largest", "digest": "", "epoch": 1, "variance": trainer.variance}
-    arguments |= {"config": asdict(TrainConfig()), "training": trainer.state()}
-    save_checkpoint(Checkpoint(arch=model.arch, weights=model.state_dict(), **arguments), path)
+    save_checkpoint(trainer.checkpoint(asdict(TrainConfig())), path)
 
     checkpoint = load_checkpoint(path)
     restored = build_model(path, checkpoint, CPU)
@@ -128,8 +151,7 @@ def test_a_checkpoint_saved_on_cuda_is_used_on_the_cpu(tmp_path):
     torch.testing.assert_close(found, expected.cpu(), rtol=0.02, atol=5e-3)
 
     resumed = make_trainer(make_faces(), **MODERN)
-    state = checkpoint.training
-    resumed.load_state(state, checkpoint.weights, checkpoint.epoch, checkpoint.variance)
+    resumed.load_state(checkpoint.training, checkpoint.weights, checkpoint.epoch)
     resumed.run_epoch(StopSignal())
     assert resumed.epoch == 2
 
@@ -146,3 +168,14 @@ def test_a_repeated_run_ends_with_the_same_bits(precision):
     for ours, theirs in zip(*ended, strict=True):
         for name, value in ours.items():
             assert torch.equal(value, theirs[name]), name
+
+
+def test_a_repeated_run_of_the_refiner_ends_with_the_same_bits():
+    settings = {"device": CUDA, "precision": pick_precision(CUDA), "warp": 0.7}
+    ended = []
+    for _ in range(2):
+        trainer = make_refiner_trainer(*make_vae(), **settings)
+        trainer.run_epoch(StopSignal())
+        ended.append(trainer.averaged_model.state_dict())
+    for name, value in ended[0].items():
+        assert torch.equal(value, ended[1][name]), name

@@ -6,32 +6,23 @@ from dataclasses import asdict
 import pytest
 import torch
 from torch import nn
-from trainers import CPU, make_config, make_faces, make_trainer, without_noise
+from trainers import (
+    CPU,
+    make_faces,
+    make_refiner_trainer,
+    make_trainer,
+    make_vae,
+    without_noise,
+)
 
 from config import TrainConfig
 from vae.checkpoint import build_model, build_refiner, load_checkpoint, save_checkpoint
 from vae.errors import Interrupted, StopSignal
 from vae.latent.codes import image_noise
-from vae.models.refiner import Refiner, refine
+from vae.models.refiner import refine
 from vae.models.skip import SkipVAE
-from vae.training.phases import RefinerTrainer
 
 SETTINGS = {"warp": 0.5, "ema_decay": 0.8, "schedule": "one-cycle"}
-
-
-def make_vae():
-    """Return a small VAE, and a checkpoint of it."""
-    trainer = make_trainer(make_faces(), seed=3)
-    trainer.run_epoch(StopSignal())
-    return trainer.model.eval(), trainer.checkpoint({"seed": 3})
-
-
-def make_refiner_trainer(vae, checkpoint, noise=0.25, residual=0.2, **settings):
-    """Return the trainer of a refiner whose first weights follow from the seed."""
-    config = make_config(**{"refiner_epochs": 3, **settings})
-    torch.manual_seed(config.seed)
-    refiner = Refiner(32, (8, 8), noise, residual)
-    return RefinerTrainer(checkpoint, vae, refiner, make_faces(), config, CPU)
 
 
 def assert_equal_weights(one, other):
@@ -56,6 +47,14 @@ def test_the_skip_has_a_tenth_of_the_learning_rate_of_the_layers():
 
 
 # The refiner
+
+
+def test_the_refiner_learns_from_images_as_they_are():
+    vae, checkpoint = make_vae()
+    unwarped, warped = (make_refiner_trainer(vae, checkpoint, warp=warp) for warp in (0.0, 1.0))
+    for trainer in (unwarped, warped):
+        trainer.run_epoch(StopSignal())
+    assert_equal_weights(unwarped.model, warped.model)
 
 
 # in the middle of an epoch, and in its validation

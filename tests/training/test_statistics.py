@@ -42,7 +42,7 @@ def test_the_statistics_are_those_of_the_codes_of_the_training_faces():
     statistics = training_statistics(model, faces)
     mu, logvar = encode(model, faces.pixels[10:])
     expected = latent_statistics(mu, logvar, faces.attributes[10:], NAMES)
-    assert statistics.keys() == expected.keys() | {"priors", "round_trips", "table"}
+    assert statistics.keys() == expected.keys() | {"priors", "round_trips", "table", "framed"}
     assert statistics["n"] == 90
     assert statistics["attribute_names"] == list(NAMES)
     for name in expected.keys() - {"n", "attribute_names"}:
@@ -73,7 +73,8 @@ def test_resident_pixels_give_the_same_statistics():
 def test_without_a_table_of_attributes_there_are_no_round_trips():
     torch.manual_seed(0)
     statistics = training_statistics(make_model(), make_faces())
-    assert statistics.keys() == {"n", "mean", "covariance", "mean_variance", "priors", "table"}
+    names = {"n", "mean", "covariance", "mean_variance", "priors", "table", "framed"}
+    assert statistics.keys() == names
 
 
 # Round trips

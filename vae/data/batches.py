@@ -68,7 +68,7 @@ def _gather_ahead(
     def gather(part: np.ndarray) -> Tensor:
         return _host_tensor(pixels[part], device)
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1, "batches") as pool:
         reading: deque[Future[Tensor]] = deque()
         for part in parts:
             reading.append(pool.submit(gather, part))

@@ -9,12 +9,12 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
@@ -95,12 +95,19 @@ def read_square(content: bytes, image_size: int, crop: Crop) -> tuple[np.ndarray
 
     Raises BadPicture if the picture cannot be read or is too small for the crop.
     """
+    with _opened(content) as picture:
+        return _cut(picture, image_size, crop)
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Yield the picture of a file. Raises BadPicture if it, or what is done with it, fails."""
     try:
         formats = list(dict.fromkeys(picture_endings().values()))
         with Image.open(io.BytesIO(content), formats=formats) as picture:
             large = picture.width * picture.height > _LARGE
             with _one_large if large else contextlib.nullcontext():
-                return _cut(picture, image_size, crop)
+                yield picture
     except Image.DecompressionBombError as error:
         limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
         raise BadPicture(f"it has more than {limit} million pixels") from error
@@ -126,10 +133,7 @@ def _why_unidentified(content: bytes) -> str:
 def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray, bool]:
     """Return the square of an opened picture, and whether it is in CelebA's frame."""
     picture.load()  # turns a TIFF upright
-    try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DAMAGED:
-        orientation = 1
+    orientation = _orientation(picture)
     upright_size = picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
     left, _, right, _ = crop_box(*upright_size, crop)
     # Cut first, so that only a small part is converted and turned. Equal margins on opposite sides
@@ -137,12 +141,26 @@ def _cut(picture: Image.Image, image_size: int, crop: Crop) -> tuple[np.ndarray,
     side = right - left
     x, y = (picture.width - side) // 2, (picture.height - side) // 2
     square = _in_rgb(picture.crop((x, y, picture.width - x, picture.height - y)), picture)
-    square.info.clear()  # exif_transpose would fail on damaged EXIF
-    square.getexif()[ExifTags.Base.Orientation] = orientation
-    square = ImageOps.exif_transpose(square).crop((0, 0, side, side))
+    square = _upright(square, orientation).crop((0, 0, side, side))
     if side != image_size:
         square = square.resize((image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(square), in_celebas_frame(*upright_size)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Return how a picture is stored, as EXIF counts: 1, upright, to 8."""
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED:
+        value = 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(stored: Image.Image, orientation: int) -> Image.Image:
+    """Return a picture as a person sees it. Its info is cleared."""
+    stored.info.clear()  # exif_transpose would fail on damaged EXIF
+    stored.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(stored)
 
 
 def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:
@@ -156,9 +174,14 @@ def _in_rgb(square: Image.Image, picture: Image.Image) -> Image.Image:
         return _in_srgb(square, profile) if profile else square.convert("RGB")
     square = square.convert("LA" if square.mode in ("L", "LA") else "RGBA")
     alpha, colours = square.getchannel("A"), _in_srgb(square.convert(square.mode[:-1]), profile)
-    if picture.format == "BMP" and picture.getchannel("A").getextrema() == (0, 0):
-        return colours  # the fourth byte of its pixels is unused
+    if _has_unused_alpha(picture):
+        return colours
     return Image.composite(colours, Image.new("RGB", colours.size, "white"), alpha)
+
+
+def _has_unused_alpha(picture: Image.Image) -> bool:
+    """Return whether the fourth byte of its pixels is unused, as in many a BMP."""
+    return picture.format == "BMP" and picture.getchannel("A").getextrema() == (0, 0)
 
 
 def _in_8_bits(square: Image.Image, picture: Image.Image) -> Image.Image:
@@ -207,24 +230,88 @@ def quiet_stderr() -> Iterator[TextIO]:
             os.dup2(copy.fileno(), 2)
 
 
-def read_pictures(paths: Sequence[str], image_size: int, crop: Crop = "frame") -> Tensor:
-    """Return picture files as float images (N, 3, S, S) in [0, 1].
+@dataclass(frozen=True)
+class Photo:
+    """A whole picture, upright."""
 
-    Raises UserError if one cannot be read.
+    seen: Image.Image
+    """what a model sees: RGB in sRGB, with white behind transparent pixels"""
+    own: Image.Image
+    """the file's own values: L, LA, RGB or RGBA"""
+    profile: bytes | None
+    """the colour profile of own; None: sRGB"""
+    orientation: int
+    """how the file stores it, as EXIF counts: 1, upright, to 8"""
+
+    def encode(self, own: Image.Image) -> bytes:
+        """Return new values of own as a PNG file, with the profile and orientation of the photo.
+
+        Other EXIF tags are not kept: they may say where the picture was taken.
+        """
+        stored, options = own, {"icc_profile": self.profile}
+        if self.orientation > 1:
+            stored = own.transpose(_STORED[self.orientation])
+            options["exif"] = Image.Exif()
+            options["exif"][ExifTags.Base.Orientation] = self.orientation
+        content = io.BytesIO()
+        stored.save(content, "PNG", **options)
+        return content.getvalue()
+
+
+_STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What turns an upright picture into the stored one of each orientation: the inverse of EXIF's."""
+
+
+def decode_photo(content: bytes) -> Photo:
+    """Return the whole picture of a file; palettes and 16 bits become 8-bit grey or RGB.
+
+    What is neither grey nor RGB, such as CMYK, becomes RGB in sRGB.
+
+    Raises BadPicture if it cannot be read.
     """
-    squares = []
-    with quiet_stderr():
-        for path in paths:
-            try:
-                if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
-                    raise BadPicture("it is not a file")  # reading a pipe would wait
-                squares.append(read_square(Path(path).read_bytes(), image_size, crop)[0])
-            except FileNotFoundError as error:
-                raise UserError(f"--image {path}: no such file") from error
-            except (BadPicture, OSError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise UserError(f"{path} is not a readable image: {reason}") from error
-    return to_float(torch.from_numpy(np.stack(squares)))
+    with _opened(content) as picture:
+        picture.load()
+        orientation, profile = _orientation(picture), picture.info.get("icc_profile")
+        own = _own_values(picture)
+        seen = _upright(_in_rgb(picture, picture), orientation)
+        if own is None or (own is picture and not profile):
+            return Photo(seen, seen, None, orientation)  # once in memory
+        return Photo(seen, _upright(own, orientation), profile, orientation)
+
+
+def _own_values(picture: Image.Image) -> Image.Image | None:
+    """Return a picture as L, LA, RGB or RGBA without a change of its values; None of others."""
+    own = picture
+    if own.mode == "I" or own.mode.startswith("I;16"):
+        own = _in_8_bits(own, picture)
+    is_grey = own.mode in ("1", "L", "LA")
+    if not is_grey and own.mode not in ("P", "PA", "RGB", "RGBA"):
+        return None
+    if own.has_transparency_data and not _has_unused_alpha(picture):
+        return own.convert("LA" if is_grey else "RGBA")
+    return own if own.mode == "RGB" else own.convert("L" if is_grey else "RGB")
+
+
+def read_photo(path: str) -> Photo:
+    """Return the whole picture of a file. Raises UserError if it cannot be read."""
+    try:
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise BadPicture("it is not a file")  # reading a pipe would wait
+        with quiet_stderr():
+            return decode_photo(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"--image {path}: no such file") from error
+    except (BadPicture, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} is not a readable image: {reason}") from error
 
 
 def to_float(pixels: Tensor) -> Tensor:

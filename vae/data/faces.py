@@ -33,6 +33,7 @@ class PackedFaces:
     people: np.ndarray | None = None  # (N,) int64, the number of the person; None without a table
     known: np.ndarray | None = None  # (N,) bool, whether a face has attributes; None: all
     checksums: tuple[int, ...] | None = None  # crc32 of each block of 1,024 rows
+    framed: int = 0  # number of pictures in CelebA's frame
     description: tuple[str, ...] = ()  # lines to print: splits, tables, crop, left out
 
     def rows(self, split: str) -> np.ndarray:
@@ -124,6 +125,7 @@ def load_faces(
         people=faces.people,
         known=faces.known,
         checksums=tuple(contents["checksums"]),
+        framed=contents["framed"],
         description=(first, *(f"      {line}" for line in lines)),
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from vae.models.aligner import Aligner
 from vae.models.judge import Judge
 from vae.models.refiner import Refiner
 from vae.models.skip import SkipVAE
@@ -15,6 +16,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "skip": SkipVAE,
     "refiner": Refiner,
     "judge": Judge,
+    "aligner": Aligner,
 }
 
 

@@ -51,6 +51,11 @@ def save_pictures(x: Tensor, folder: Path, names: Sequence[str]) -> str:
         _save(Image.fromarray(pixels), folder / f"{_name(name)}.png")
         for pixels, name in zip(to_uint8(x), names, strict=True)
     ]
+    return describe_folder(folder, lines)
+
+
+def describe_folder(folder: Path, lines: Sequence[str]) -> str:
+    """Return the line to print for files in a folder, from the lines of write_whole."""
     replaced = sum(line.endswith(" (replaced)") for line in lines)
     pictures = f"{len(lines)} picture" + "s" * (len(lines) != 1)
     return f"{folder} ({pictures}" + f", {replaced} replaced" * (replaced > 0) + ")"

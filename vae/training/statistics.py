@@ -33,6 +33,7 @@ def training_statistics(
     known = None if faces.known is None else faces.known[rows]
     statistics = latent_statistics(mu, logvar, attributes, faces.attribute_names, known)
     statistics["table"] = faces.table_digest()
+    statistics["framed"] = faces.framed / len(faces.names)  # fraction in CelebA's frame
     statistics["priors"] = fit_priors(sample_posterior(mu, logvar, seed=0), seed=0)
     if attributes is not None:
         statistics["round_trips"] = round_trips(model, statistics)

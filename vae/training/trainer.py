@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from vae.checkpoint import Checkpoint
@@ -269,12 +270,14 @@ class Trainer(ABC):
             raise UserError(f"the checkpoint is damaged: it has other sums than {self.terms}")
 
 
-@torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights and buffers towards the model's; decay weighs the old average."""
-    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    """Move the averaged weights and buffers towards the model's; decay weighs the old average.
+
+    Weights move together: a GPU waits for the start of a kernel longer than for its work.
+    """
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    moving = [(averaged, current) for averaged, current in pairs if averaged.is_floating_point()]
+    get_ema_multi_avg_fn(decay)(*map(list, zip(*moving, strict=True)), None)
     for averaged, current in pairs:
-        if averaged.is_floating_point():
-            averaged.lerp_(current, 1 - decay)
-        else:
+        if not averaged.is_floating_point():
             averaged.copy_(current)

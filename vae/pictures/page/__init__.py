@@ -1,0 +1,1 @@
+"""One HTML page that edits faces by itself: written by write.py from the files beside it."""

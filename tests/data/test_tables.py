@@ -172,7 +172,7 @@ def test_a_row_that_may_mean_two_pictures_is_refused(rows, pictures, message):
 
 
 def test_what_cannot_be_printed_in_a_title_is_replaced():
-    table = table_of(b"file,Mustach\xe9,B\0ld,Caf\xc3\xa9\na.jpg,1,0,1\nb.jpg,0,1,1\n")
+    table = table_of(b"file,Mustach\xe9,B\x01ld,Caf\xc3\xa9\na.jpg,1,0,1\nb.jpg,0,1,1\n")
     columns, others = table.attributes()
     assert [*columns] == ["Mustach\ufffd", "B\ufffdld", "Caf\u00e9"]
     assert not others

@@ -386,7 +386,8 @@ def damaged_file(trial: Trial) -> None:
     after = use_malformed(trial, argv)
     for name, content in right.items():
         if after and Path(name).suffix in (".png", ".jpg", ".npy"):
-            trial.compare({name: content}, {name: after.get(name, b"")})
+            # what follows the end of an array does no harm
+            trial.compare({name: content}, {name: after.get(name, b"")[: len(content)]})
 
 
 def use_malformed(trial: Trial, argv: str) -> dict[str, bytes]:

@@ -177,3 +177,9 @@ def test_what_cannot_be_printed_in_a_title_is_replaced():
     assert [*columns] == ["Mustach\ufffd", "B\ufffdld", "Caf\u00e9"]
     assert not others
     "".join(columns).encode()
+
+
+def test_a_table_of_splits_with_names_alone_is_refused():
+    table = table_of("a.jpg\nb.jpg\n", "list_eval_partition.txt")
+    with pytest.raises(UserError, match="txt has no column that could give the splits"):
+        table.column(SPLITS)

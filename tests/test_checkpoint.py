@@ -19,6 +19,7 @@ from vae.checkpoint import (
     save_checkpoint,
 )
 from vae.errors import RunStopped, UserError
+from vae.run import PRETRAINED
 
 CPU = torch.device("cpu")
 
@@ -236,6 +237,7 @@ WRONG = [
     ("statistics mean", torch.zeros(4)),
     ("statistics priors mixture means", torch.zeros(8, 6)),
     ("statistics cooccurrence", torch.zeros(2, 2)),
+    ("statistics attribute_names", [None] * 40),
     ("training", {}),
     ("training history", [{}]),
     ("training sums", None),
@@ -268,6 +270,14 @@ def test_a_tensor_in_the_place_of_a_dict_is_one_line_and_no_warning(home, tmp_pa
     with pytest.raises(UserError, match=r"last.pt is damaged: "):
         load_checkpoint(tmp_path / "last.pt")
     assert not recwarn.list
+
+
+def test_a_judge_with_an_attribute_that_has_no_name_is_damaged(tmp_path):
+    stored = torch.load(PRETRAINED / "guide.pt", weights_only=True)
+    stored["arch"]["attribute_names"][3] = None
+    torch.save(stored, tmp_path / "guide.pt")
+    with pytest.raises(UserError, match=r"guide.pt is damaged: arch attribute_names cannot be"):
+        load_checkpoint(tmp_path / "guide.pt", JudgeCheckpoint)
 
 
 def test_an_archive_that_would_unpack_to_more_than_its_size_is_refused(tmp_path):

@@ -204,3 +204,16 @@ def test_a_folder_that_leads_back_to_itself_is_refused(tmp_path):
         locked_folder(tmp_path / "loop"),
     ):
         pass
+
+
+def test_a_signal_while_a_place_is_tried_leaves_nothing(tmp_path, monkeypatch):
+    touch = Path.touch
+
+    def touch_and_stop(path):
+        touch(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "touch", touch_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        require_writable(tmp_path / "grid.png")
+    assert not list(tmp_path.iterdir())

@@ -171,6 +171,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value < 2**60
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _is_history(value: Any) -> bool:
     return isinstance(value, list) and all(
         {"epoch", "train_total", "val_total"} <= row.keys() and all(map(_is_number, row.values()))
@@ -196,7 +200,8 @@ def _form_of(stored: dict[str, Any]) -> dict[str, Any]:
     form |= {"crop": str | int}
     if "seed" in stored:
         judged = {"seed": _is_count, "attributes": dict, "identity": dict | None}
-        return form | judged | {"config": {"image_size": _is_count}}
+        judged |= {"config": {"image_size": _is_count}, "arch": {"attribute_names": _are_names}}
+        return form | judged
     form |= {"config": _SETTINGS, "epoch": _is_count, "variance": _is_positive}
     if stored["statistics"] is not None:
         form["statistics"] = _form_of_statistics(stored["statistics"], stored["arch"]["latent_dim"])
@@ -224,7 +229,11 @@ def _form_of_statistics(statistics: dict[str, Any], dim: int) -> dict[str, Any]:
         form["priors"][name] = shapes
     if "attribute_names" in statistics:
         kinds = len(statistics["attribute_names"])
-        form |= {"attribute_names": list, "attribute_n": _is_positive, "attribute_mean": [dim]}
+        form |= {
+            "attribute_names": _are_names,
+            "attribute_n": _is_positive,
+            "attribute_mean": [dim],
+        }
         form |= {"class_sums": [kinds, dim], "cooccurrence": [kinds, kinds]}
         form |= {"round_trips": [kinds, kinds]}
     return form

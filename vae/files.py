@@ -148,8 +148,10 @@ def require_writable(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, "is a folder")
         existing = next(folder for folder in path.parents if os.path.lexists(folder))
         trial = existing / _partial(path).name
-        trial.touch()
-        trial.unlink()
+        try:
+            trial.touch()
+        finally:  # a signal may come in between
+            trial.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise

@@ -190,3 +190,15 @@ def test_a_description_of_another_kind_is_written_again(tmp_path, damage):
     assert pack(faces, 16, "frame", tmp_path / "cache")[1] == contents
     path.with_suffix(".json").write_text("[" * 10**5)
     assert pack(faces, 16, "frame", tmp_path / "cache")[1] == contents
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_pipe_in_the_place_of_an_array_is_not_waited_for(tmp_path, suffix):
+    write_pictures(tmp_path / "faces", ("1.jpg",))
+    faces = find_faces(tmp_path / "faces")
+    path, contents = pack(faces, 16, "frame", tmp_path / "cache")
+    path.with_suffix(suffix).unlink()
+    os.mkfifo(path.with_suffix(suffix))
+    assert pack(faces, 16, "frame", tmp_path / "cache") == (path, contents)
+    assert checksums_of(np.load(path)) == contents["checksums"]

@@ -172,8 +172,14 @@ def test_a_row_that_may_mean_two_pictures_is_refused(rows, pictures, message):
 
 
 def test_what_cannot_be_printed_in_a_title_is_replaced():
-    table = table_of(b"file,Mustach\xe9,B\0ld,Caf\xc3\xa9\na.jpg,1,0,1\nb.jpg,0,1,1\n")
+    table = table_of(b"file,Mustach\xe9,B\x01ld,Caf\xc3\xa9\na.jpg,1,0,1\nb.jpg,0,1,1\n")
     columns, others = table.attributes()
     assert [*columns] == ["Mustach\ufffd", "B\ufffdld", "Caf\u00e9"]
     assert not others
     "".join(columns).encode()
+
+
+def test_a_table_of_splits_with_names_alone_is_refused():
+    table = table_of("a.jpg\nb.jpg\n", "list_eval_partition.txt")
+    with pytest.raises(UserError, match="txt has no column that could give the splits"):
+        table.column(SPLITS)

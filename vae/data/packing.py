@@ -68,6 +68,8 @@ def _packed_contents(
     path: Path, faces: Faces, made_of: list[Any], image_size: int
 ) -> Contents | None:
     """Return the description of a packed array, or None if it must be packed again."""
+    if not (path.is_file() and path.with_suffix(".json").is_file()):  # a pipe would be waited for
+        return None
     try:
         contents = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         pixels, checksums = np.load(path, mmap_mode="r"), contents["checksums"]

@@ -98,6 +98,8 @@ class Table:
         Raises UserError if a cell has no meaning.
         """
         codes = self.codes(kind)
+        if not codes.shape[1]:
+            raise UserError(f"{self.label} has no column that could give the {kind.what}")
         named = [i for i, name in enumerate(self.header) if name.lower() in kind.columns]
         column = codes[:, named[0] if named else (codes == _NOTHING).sum(0).argmin()]
         if (column == _NOTHING).any():

@@ -92,10 +92,9 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
         except OSError as error:
             if error.errno not in _BAD_PATH + _BAD_DISK:
                 raise
-            what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-            if error.errno in _BAD_PATH:
-                return _end(f"error: {what}", 2)
-            return _end(f"stopped: {what}", 1)
+            kind, code = ("error", 2) if error.errno in _BAD_PATH else ("stopped", 1)
+            place = f": {error.filename}" if error.filename else ""
+            return _end(f"{kind}: {error.strerror}{place}", code)
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
                 raise

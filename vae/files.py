@@ -32,7 +32,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent.resolve())
+        remove_leftovers(path.parent.resolve())
         with open(partial, "wb") as owned:
             if not lock(owned.fileno()):
                 owned.close()  # Windows cannot replace an open file
@@ -88,7 +88,7 @@ def lock(descriptor: int) -> bool | None:
 
 
 @functools.cache  # once in each folder: one may hold 200,000 pictures
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of killed processes: those that are not locked."""
     with os.scandir(folder) as entries:
         found = [one for one in entries if re.fullmatch(r"\..+\.\d+\.partial(\.\w+)?", one.name)]

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vae.data.celeba import BY_HASH, SPLITS, UNUSED, fill_splits, find_faces
+from vae.data.celeba import BY_HASH, SPLITS, UNUSED, Faces, fill_splits, find_faces
 from vae.data.decoding import Crop
 from vae.data.packing import Contents, checksums_of, pack
 from vae.data.synthetic.dataset import write_synthetic
@@ -90,29 +91,16 @@ def load_faces(
         faces = faces.take(max_images)
     crop = crop or "frame"
     path, contents = pack(faces, image_size, crop, Path(cache_dir), max_images)
-    bad, left_out = contents["bad"], faces.left_out | contents["bad"]
-    listing = _write_list(path.with_suffix(".left-out.txt"), left_out) if left_out else None
-    if bad and (not skip_bad_images or len(bad) == len(faces.names)):
-        name, reason = next(iter(bad.items()))
-        some = len(bad) < len(faces.names)
-        advice = "train.py --skip-bad-images leaves them out" if some else "pass pictures as --data"
-        raise UserError(
-            f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} of "
-            f"{len(faces.names):,} files are not (list in {listing}). {advice}"
-        )
-    splits = np.where([name in bad for name in faces.names], UNUSED, faces.splits).astype(np.uint8)
-    splits, filled = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)
-    if not (splits == SPLITS.index("train")).any():
-        raise UserError(
-            f"the train split of {faces.source} is empty: {_counts(splits)} of "
-            f"{len(splits):,} images, by {faces.origins['splits']}"
-        )
-    origins = "; ".join(f"{what}: {origin}" for what, origin in faces.origins.items())
-    lines = [f"{origins}; crop: {_describe_crop(crop, contents, len(splits))}", *filled]
-    if left_out:
+    bad, lines = contents["bad"], []
+    if left_out := faces.left_out | bad:
+        listing = write_left_out(path.with_suffix(".left-out.txt"), left_out)
+        if bad and (not skip_bad_images or len(bad) == len(faces.names)):
+            raise UserError(_describe_bad(faces, bad, listing))
         kinds = Counter(faces.left_out.values()) + Counter({"not readable": len(bad)})
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
-        lines.append(f"left out: {len(left_out):,} ({counts}; {listing})")
+        lines = [describe_left_out(kinds, listing)]
+    splits, filled = _usable_splits(faces, bad)
+    origins = "; ".join(f"{what}: {origin}" for what, origin in faces.origins.items())
+    lines = [f"{origins}; crop: {_describe_crop(crop, contents, len(splits))}", *filled, *lines]
     first = f"data: {_counts(splits)} of {len(splits):,} images in {faces.source}"
     return PackedFaces(
         pixels=np.load(path, mmap_mode="r"),
@@ -130,7 +118,36 @@ def load_faces(
     )
 
 
-def _write_list(path: Path, left_out: dict[str, str]) -> str:
+def _describe_bad(faces: Faces, bad: dict[str, str], listing: str) -> str:
+    """Return the message about the files of faces that cannot be read."""
+    name, reason = next(iter(bad.items()))
+    some = len(bad) < len(faces.names)
+    advice = "train.py --skip-bad-images leaves them out" if some else "pass pictures as --data"
+    return (
+        f"{faces.source / name} is not a readable image: {reason}. {len(bad):,} of "
+        f"{len(faces.names):,} files are not (list in {listing}). {advice}"
+    )
+
+
+def _usable_splits(faces: Faces, bad: dict[str, str]) -> tuple[np.ndarray, Sequence[str]]:
+    """Return the split of each face, and lines about it. Raises UserError if train is empty."""
+    splits = np.where([name in bad for name in faces.names], UNUSED, faces.splits).astype(np.uint8)
+    splits, filled = fill_splits(faces.names, splits, faces.origins["splits"] == BY_HASH)
+    if not (splits == SPLITS.index("train")).any():
+        raise UserError(
+            f"the train split of {faces.source} is empty: {_counts(splits)} of "
+            f"{len(splits):,} images, by {faces.origins['splits']}"
+        )
+    return splits, filled
+
+
+def describe_left_out(kinds: Counter[str], listing: str) -> str:
+    """Return the line about files that are left out, counted by the kind of reason."""
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+    return f"left out: {kinds.total():,} ({counts}; {listing})"
+
+
+def write_left_out(path: Path, left_out: dict[str, str]) -> str:
     """Write the names of the files left out, and the reasons, to path. Returns path.
 
     On a read-only disk, returns why there is no list.

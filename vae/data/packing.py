@@ -18,7 +18,7 @@ from tqdm import tqdm
 from vae.data.celeba import Faces
 from vae.data.decoding import BadPicture, Crop, quiet_stderr, read_square
 from vae.errors import RunStopped, UserError
-from vae.files import sweep, whole_file, write_text
+from vae.files import remove_leftovers, whole_file, write_text
 
 BLOCK = 1024
 """Number of rows that share one checksum."""
@@ -110,7 +110,7 @@ def _require_space(cache_dir: Path, size: int) -> None:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--cache-dir {cache_dir} cannot be made: {error.strerror}") from error
-    sweep(cache_dir.resolve())  # a killed process may have left gigabytes
+    remove_leftovers(cache_dir.resolve())  # a killed process may have left gigabytes
     free = shutil.disk_usage(cache_dir).free
     if size > free:
         raise UserError(

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from vae.data.celeba import BY_HASH, SPLITS, Faces, fill_splits, find_faces
 from vae.data.decoding import BadPicture, decode_photo, quiet_stderr
+from vae.data.faces import describe_left_out, write_left_out
 from vae.editing.alignment import by_crop_rule, cut, eyes_of, frame_box, from_eyes
 from vae.editing.finding import FoundFace
 from vae.editing.photos import Find, is_cut_already, pixels_of
@@ -92,11 +93,9 @@ def _write_faces(
     with_faces = len({face.row["picture"] for face in faces})
     lines = [f"aligned: {len(faces):,} faces in {with_faces:,} of {count}, in {folder}"]
     if left_out:
-        listed = folder.with_suffix(".left-out.txt")
-        write_text(listed, "".join(f"{name}\t{why}\n" for name, why in left_out.items()))
+        listing = write_left_out(folder.with_suffix(".left-out.txt"), left_out)
         kinds = Counter(why.partition(":")[0] for why in left_out.values())
-        reasons = ", ".join(f"{count:,} {why}" for why, count in kinds.items())
-        lines.append(f"         left out: {len(left_out):,} ({reasons}; {listed})")
+        lines.append(f"         {describe_left_out(kinds, listing)}")
     return lines + _write_sheets(faces, folder)
 
 

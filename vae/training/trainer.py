@@ -167,15 +167,8 @@ class Trainer(ABC):
         order, mirrored = epoch_order(rows, config.seed, epoch, config.flip)
         self.model.train()
         hidden = None if self.ranks.is_main else True
-        bar = tqdm(
-            total=count,
-            initial=done,
-            desc=f"epoch {epoch}",
-            unit="image",
-            leave=False,
-            disable=hidden,
-        )
-        with bar:
+        options = {"initial": done, "unit": "image", "leave": False, "disable": hidden}
+        with tqdm(desc=f"epoch {epoch}", total=count, **options) as bar:
             for x in self.training_batches(order[done:count], mirrored[done:count]):
                 seed_generators(config.seed, self.steps_done, self.ranks.rank)
                 self.step(x)

@@ -50,7 +50,7 @@ function fill(range, origin) {
   range.style.setProperty("--to", ends[1]);
 }
 
-// Mark where a code lies among the training faces, from 3 standard deviations below to 3 above.
+// Mark the score of a code on each curve, from -3 to 3 standard deviations.
 function showRanks(z) {
   page.attributes.forEach((name, k) => {
     const { row, mark } = rows.get(name);
@@ -114,7 +114,7 @@ function showStrips() {
   }
 }
 
-// Bring every control to the state, and draw it; return the promise of the picture.
+// Set every control to the state, and draw it; return the promise of the picture.
 function showState() {
   page.attributes.forEach(showStrength);
   showSliders();
@@ -154,7 +154,7 @@ function start(origin) {
   keep(true);
 }
 
-// Choose the other end of a morph; the chosen one again gives it up.
+// Choose the other end of a morph. The same one again ends the morph.
 function morphInto(origin) {
   if (origin === state.to) state = { ...state, to: null, mix: 0 };
   else state = { ...state, to: origin, mix: state.mix || 0.5 };
@@ -178,7 +178,7 @@ function savePicture() {
 
 async function copyCode() {
   byId("code").select();
-  // the clipboard is closed to pages from some places: then the older way
+  // some browsers give pages from disk no clipboard: then the older command
   const copying = navigator.clipboard?.writeText(byId("code").value);
   const copied = await copying?.then(() => true, () => false);
   say(copied || document.execCommand("copy") ? "Copied" : "Select the code and copy it");

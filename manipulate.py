@@ -42,7 +42,7 @@ from vae.latent.directions import (
 from vae.latent.interpolation import lerp
 from vae.models.judge import Judge
 from vae.pictures.figures import save_labelled_grid
-from vae.pictures.images import describe_folder, picture_paths, save_gif, save_pictures
+from vae.pictures.images import describe_folder, file_name, picture_paths, save_gif, save_pictures
 from vae.pictures.page.write import PageContent, unit_probes, write_page
 from vae.run import Run, open_judge, open_run
 
@@ -135,7 +135,7 @@ def write_sliders(config: ManipulateConfig, run: Run, path: Path) -> str:
 
 def slider_names(config: ManipulateConfig, run: Run) -> tuple[list[str], list[str]]:
     """Return the attributes that get a slider, and those of them whose slider always shows."""
-    if "attribute_names" not in run.statistics:
+    if "attribute_names" not in run.statistics and not config.attribute:
         return [], []
     common = common_attributes(run.statistics)
     wanted = run.chosen_attributes(config.attribute, DEFAULT_ATTRIBUTES)
@@ -276,7 +276,7 @@ def write_photos(
 
     def keep(name: str, photo: Photo, column: int, own: Image.Image) -> None:
         if config.files:
-            file = Path(config.files, f"{name}-{suffixes[column]}.png")
+            file = Path(config.files, file_name(f"{name}-{suffixes[column]}") + ".png")
             written.append(write_whole(file, photo.encode(own)))
 
     panels = edit_photos(faces.photos, *both, keep)

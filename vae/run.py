@@ -172,8 +172,14 @@ class Run:
         return refine_images(self.refiner, x_hat, noise, *self.refinement(steps, strength))
 
     def refinement(self, steps: int | None, strength: float | None) -> tuple[int, float]:
-        """Return the steps and the strength of the refiner: the run's where None is given."""
+        """Return the steps and the strength of the refiner: the run's where None is given.
+
+        Raises UserError if one is given, and the run has no refiner.
+        """
         config = self.checkpoint.config
+        if not self.refiner and (steps, strength) != (None, None):
+            trains = "train.py --resume RUN --refiner-epochs N trains one"
+            raise UserError(f"{self.path} has no refiner: {trains}")
         steps = config["refine_steps"] if steps is None else steps
         return steps, config["refine_strength"] if strength is None else strength
 
@@ -185,12 +191,8 @@ class Run:
         Raises UserError if steps or a strength are given, and the run has no refiner.
         """
         x_hat = self.decode(z)
-        if not config.refine:
-            return x_hat
-        if not self.refiner and (config.refine_steps, config.refine_strength) != (None, None):
-            trains = "train.py --resume RUN --refiner-epochs N trains one"
-            raise UserError(f"{self.path} has no refiner: {trains}")
-        return self.refine(x_hat, numbers, config.seed, config.refine_steps, config.refine_strength)
+        settings = self.refinement(config.refine_steps, config.refine_strength)
+        return self.refine(x_hat, numbers, config.seed, *settings) if config.refine else x_hat
 
     def prior(self, name: str | None = None) -> Mixture:
         """Return the prior of this name, by default the run's.

@@ -113,6 +113,34 @@ def test_the_faces_are_cut_again_only_if_the_pictures_change(photos):
     assert (folder / "new.png-0.png").exists()
 
 
+@pytest.mark.parametrize("what", ["table", "record"])
+def test_the_faces_are_cut_again_if_a_table_changes_or_the_record_is_damaged(photos, what):
+    folder, lines = align_folder("photos", 32, "cache", find)
+    assert len(table(folder, "list_attr.csv")) == 8
+    if what == "table":
+        (photos / "list_attr.csv").unlink()
+    else:
+        folder.with_suffix(".json").write_text("{")
+        (folder / "list_attr.csv").unlink()
+    assert align_folder("photos", 32, "cache", find) == (folder, lines)
+    assert (folder / "list_attr.csv").exists() == (what == "record")
+
+
+def test_what_a_killed_process_left_is_removed(photos):
+    folder, _ = align_folder("photos", 32, "cache", find)
+    left = folder.with_name(f".{folder.name}.77.partial")
+    paint("red", left / "0.png-0.png")
+    paint("green", photos / "new.png")
+    align_folder("photos", 32, "cache", find)
+    assert not left.exists()
+
+
+def test_a_cache_within_the_photographs_is_refused(photos):
+    with pytest.raises(UserError, match=r"--cache-dir must be outside of .*photos: it gets"):
+        align_folder("photos", 32, "photos/cache", find)
+    assert not (photos / "cache").exists()
+
+
 def test_a_folder_without_faces_says_so_and_leaves_nothing(photos):
     (photos / "framed.png").unlink()
     with pytest.raises(UserError, match=r"no face found in any of 14 pictures of "):

@@ -5,6 +5,7 @@ the pixels of its eyes there, and the aligner's probability in percent ("sure").
 has the attributes of the photographs with one face, if there is a table of them.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from vae.editing.alignment import by_crop_rule, cut, eyes_of, frame_box, from_ey
 from vae.editing.finding import FoundFace
 from vae.editing.photos import Find, is_cut_already, pixels_of
 from vae.errors import UserError
-from vae.files import write_csv, write_text, write_whole
+from vae.files import locked_folder, write_csv, write_text, write_whole
 from vae.pictures.images import save_grid
 
 SHEET = 100
@@ -51,21 +52,38 @@ def align_folder(
     tag = sha256(json.dumps([str(source), image_size]).encode()).hexdigest()[:8]
     name = re.sub(r"\W", "_", source.stem, flags=re.ASCII)
     folder = Path(cache_dir) / f"{name}-aligned-{image_size}px-{tag}"
-    made_of, record = photos.pictures.full_stamp(), folder.with_suffix(".json")
-    if folder.is_dir() and record.exists():
+    if Path(cache_dir).resolve().is_relative_to(source.resolve()):
+        raise UserError(f"with --align, --cache-dir must be outside of {source}: it gets pictures")
+    made_of, record = _made_of(photos), folder.with_suffix(".json")
+    # a record that cannot be read is that of no folder
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         stored = json.loads(record.read_text(encoding="utf-8"))
-        if stored["made_of"] == made_of:
+        if folder.is_dir() and stored["made_of"] == made_of:
             return folder, stored["lines"]
     record.unlink(missing_ok=True)
+    for left in Path(cache_dir).glob(f".{folder.name}.*.partial"):
+        with locked_folder(left) as is_ours:
+            if is_ours:  # its process is gone
+                shutil.rmtree(left)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        lines = _write_faces(photos, partial, folder, image_size, find)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with locked_folder(partial):
+        try:
+            lines = _write_faces(photos, partial, folder, image_size, find)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     write_text(record, json.dumps({"made_of": made_of, "lines": lines}, indent=1))
     return folder, lines
+
+
+def _made_of(photos: Faces) -> str:
+    """Return what changes with the photographs, and with what tables say of them."""
+    said = [photos.splits, photos.attributes, photos.known]
+    tables = sha256(repr(photos.attribute_names).encode())
+    for values in said:
+        tables.update(b"" if values is None else values.tobytes())
+    return photos.pictures.full_stamp() + tables.hexdigest()
 
 
 class _CutFace(NamedTuple):

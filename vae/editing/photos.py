@@ -78,7 +78,7 @@ def faces_of_photos(config: Any, image_size: int, find: Find | None) -> list[Pho
         if config.which and max(config.which) >= len(places):
             raise UserError(f"--which goes to {len(places) - 1} in {path}; got {max(config.which)}")
         photo = f"{number}-{Path(path).stem}"
-        for one in config.which or range(len(places)):
+        for one in dict.fromkeys(config.which or range(len(places))):
             label = photo if len(places) == 1 else f"{photo}-{one}"
             image = pixels_of(cut_face(picture, places[one], image_size))
             faces.append(PhotoFace(path, photo, label, places[one], image))

@@ -48,7 +48,7 @@ def save_grid(x: Tensor, path: Path, columns: int) -> str:
 def save_pictures(x: Tensor, folder: Path, names: Sequence[str]) -> str:
     """Write each image as folder/name.png; return the line to print, with the counts."""
     lines = [
-        _save(Image.fromarray(pixels), folder / f"{_name(name)}.png")
+        _save(Image.fromarray(pixels), folder / f"{file_name(name)}.png")
         for pixels, name in zip(to_uint8(x), names, strict=True)
     ]
     return describe_folder(folder, lines)
@@ -106,15 +106,15 @@ def picture_paths(
 
     Raises UserError if one of them, or a picture in the folder files, cannot be written.
     """
-    paths = {subject: folder / f"{_name(subject)}{suffix}.png" for subject in subjects}
+    paths = {subject: folder / f"{file_name(subject)}{suffix}.png" for subject in subjects}
     if output is not None:
         whole, several = Path(output), len(subjects) > 1
         for one in subjects:
-            paths[one] = whole.with_stem(f"{whole.stem}-{_name(one)}") if several else whole
+            paths[one] = whole.with_stem(f"{whole.stem}-{file_name(one)}") if several else whole
     for path in [*paths.values(), *([Path(files, "face.png")] if files else [])]:
         require_writable(path)
     return paths
 
 
-def _name(text: str) -> str:
+def file_name(text: str) -> str:
     return text.replace("/", "-")

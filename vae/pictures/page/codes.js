@@ -75,7 +75,7 @@ const isOrigin = (text) => /^new-\d{1,10}$/.test(text ?? "")
 
 const randomOrigin = () => `new-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
 
-const plainState = (from) => ({ from, to: null, mix: 0, strengths: {} });
+const plainState = (from) => ({ from, to: null, mix: 0, strengths: Object.create(null) });
 
 let state = plainState(page.labels.length ? "face-0" : "new-0");
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,3 +103,20 @@ def test_sigterm_unwinds_what_is_half_done():
     assert main([]) == 143
     assert undone == ["cleaned"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_destructor_ends_the_script_too(number, capfd):
+    class Signals:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    @script
+    def main(argv):
+        Signals()
+        time.sleep(20)
+
+    start = time.monotonic()
+    assert main() == 128 + number
+    assert time.monotonic() - start < 10
+    assert capfd.readouterr().err.startswith("interrupted")

@@ -75,6 +75,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
         _prepare_streams()
         handlers = {signal.SIGTERM: _interrupt, signal.SIGINT: signal.default_int_handler}
         before = _handle_signals(handlers)
+        sys.unraisablehook = _deliver_again
         try:
             main(argv)
         except UserError as error:
@@ -103,6 +104,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
             return error.code
         finally:
             _handle_signals(before)
+            sys.unraisablehook = sys.__unraisablehook__
         return 0
 
     return wrapped
@@ -136,6 +138,15 @@ def _prepare_streams() -> None:
 def _interrupt(signal_number: int, _frame: object) -> None:
     # an exception, so that what is half written is removed on the way out
     raise Interrupted(signal_number, "no incomplete file was left")
+
+
+def _deliver_again(unraisable: Any) -> None:
+    """Send a signal again whose exception came in a destructor: there Python ignores it."""
+    if isinstance(unraisable.exc_value, Interrupted | KeyboardInterrupt):
+        number = getattr(unraisable.exc_value, "signal_number", signal.SIGINT)
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _end(text: str, code: int) -> int:

@@ -15,6 +15,7 @@ FRACTION = {"at_least": 0, "at_most": 1}
 SIDE = {"at_least": 32, "at_most": 1024}
 SEED = {"at_least": 0, "below": 2**62}
 SCALE = {"at_least": 0, "at_most": 1000}
+STEPS = {"at_least": 1, "at_most": 1000}
 RATE = {"above": 0, "at_most": 1}
 PRECISIONS = ("auto", "fp32", "bf16")
 RECIPE_NAMES = ("sharp", "calibrated", "classic")
@@ -103,7 +104,7 @@ class TrainConfig:
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
     temperature: float = option(1.0, "multiplies the noise of samples", **SCALE)
-    refine_steps: int = option(1, "steps of the refiner", at_least=1)
+    refine_steps: int = option(1, "steps of the refiner", **STEPS)
     refine_strength: float = option(0.6, "0: the decoded face, 1: the refined one", **FRACTION)
 
     # Machine
@@ -186,7 +187,7 @@ class GenerateConfig:
 
     # Refiner
     refine: bool = option(True, "refine faces, where the checkpoint has a refiner")
-    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
+    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", **STEPS)
     refine_strength: float | None = option(
         None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
     )
@@ -243,7 +244,7 @@ class ManipulateConfig:
 
     # Refiner
     refine: bool = option(True, "refine faces, where the checkpoint has a refiner")
-    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
+    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", **STEPS)
     refine_strength: float | None = option(
         None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
     )
@@ -288,7 +289,7 @@ class EvaluateConfig:
     temperature: float | None = option(None, "scale of the noise; default: the run's", **SCALE)
     seed: int = option(0, "seed of the noise", **SEED)
     refine: bool = option(True, "measure refined faces too, where the checkpoint has a refiner")
-    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", at_least=1)
+    refine_steps: int | None = option(None, "steps of the refiner; default: the run's", **STEPS)
     refine_strength: float | None = option(
         None, "0: the decoded face, 1: the refined one; default: the run's", **FRACTION
     )

@@ -190,6 +190,10 @@ def test_a_description_of_another_kind_is_written_again(tmp_path, damage):
     assert pack(faces, 16, "frame", tmp_path / "cache")[1] == contents
     path.with_suffix(".json").write_text("[" * 10**5)
     assert pack(faces, 16, "frame", tmp_path / "cache")[1] == contents
+    # numpy reads the header as Python
+    path.write_bytes(path.read_bytes()[:10] + b"(" * 100 + path.read_bytes()[110:])
+    assert pack(faces, 16, "frame", tmp_path / "cache")[1] == contents
+    assert checksums_of(np.load(path)) == contents["checksums"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")

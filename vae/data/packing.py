@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import tokenize
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -95,6 +96,8 @@ def _packed_contents(
                 write_text(path.with_suffix(".json"), json.dumps(contents, indent=1))
         return contents
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    except (SyntaxError, tokenize.TokenError):  # numpy reads the header as Python
         return None
 
 

@@ -134,6 +134,7 @@ class Trial:
 
     def _do(self, argv: list[str], hook: Callable = int, execute: bool = False) -> None:
         """Be the script, in a copy of this process, or, to execute it, in a new interpreter."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the campaign's own is not the script's
         os.chdir(self.place)
         for number, path in enumerate(self.bench.outputs, start=1):
             os.dup2(os.open(path, os.O_RDWR), number)

@@ -268,10 +268,7 @@ def write_photos(
     """Write the picture of an edit of photos, and the edited photos; return the lines to print."""
     codes = torch.cat([faces.codes[:, None], edit.codes], dim=1)
     numbers = [number for number in faces.numbers for _ in range(codes.shape[1])]
-    shown = run.render(codes.flatten(0, 1), numbers, config)
-    # --no-refine is for what is shown: a photo always gets the refined change
-    decoded = shown if config.refine else run.refine(shown, numbers, config.seed)
-    both = (x.unflatten(0, codes.shape[:2]) for x in (decoded, shown))
+    shown = run.render(codes.flatten(0, 1), numbers, config).unflatten(0, codes.shape[:2])
     written = []
 
     def keep(name: str, photo: Photo, column: int, own: Image.Image) -> None:
@@ -279,7 +276,7 @@ def write_photos(
             file = Path(config.files, file_name(f"{name}-{suffixes[column]}") + ".png")
             written.append(write_whole(file, photo.encode(own)))
 
-    panels = edit_photos(faces.photos, *both, keep)
+    panels = edit_photos(faces.photos, shown, keep)
     labels = [f"{row}, {what}" for row in rows for what in ("decoded", "photo")]
     columns = ["photo, crop", "unedited", *edit.columns]
     lines = [save_labelled_grid(panels, path, columns, labels, title)]

@@ -164,6 +164,9 @@ def read_resumed(run: str, argv: Sequence[str] | None) -> tuple[TrainConfig, Pat
     resumed = load_checkpoint(path)
     if resumed.training is None:
         raise UserError(f"{path} has no training state: pass the run's folder or its {LAST}")
+    phase = RefinerTrainer if resumed.refiner else VAETrainer
+    if len(resumed.training["sums"]) != len((*phase.TERMS, "gradient_norm")):
+        raise UserError(f"{path} is damaged: training sums is not that of its phase")
     known = {entry.name for entry in fields(TrainConfig)}
     if resumed.config.keys() != known:
         name = min(resumed.config.keys() ^ known)

@@ -834,3 +834,14 @@ def test_a_network_that_no_memory_holds_is_refused_at_once(celeba, capsys):
     assert train.main(flags) == 2
     assert re.search(r"[\d,]+ weights in training need .* GB of memory", capsys.readouterr().err)
     assert not Path("runs").exists()
+
+
+def test_a_checkpoint_of_mixed_phases_is_refused_before_anything_is_written(sharp, capsys):
+    last = Path("runs/celeba-32/last.pt")
+    checkpoint = load_checkpoint(last)
+    checkpoint.training["sums"].append(1.0)
+    save_checkpoint(checkpoint, last)
+    before = {path: path.read_bytes() for path in last.parent.iterdir()}
+    assert train.main(["--resume", "--refiner-epochs", "2"]) == 2
+    assert "last.pt is damaged: training sums is not that of its phase" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in last.parent.iterdir()} == before

@@ -214,27 +214,25 @@ def _laid_over(
 
 def edit_photos(
     faces: Sequence[PhotoFace],
-    decoded: Tensor,
     shown: Tensor,
     keep: Callable[[str, Photo, int, Image.Image], None],
 ) -> Tensor:
     """Give E edits of faces back to their photos; return panels of them, (2 N, 2 + E, 3, P, P).
 
-    decoded (N, 1 + E, 3, S, S) are the faces before and after the edits. An edit changes all faces
-    of a photo. keep gets each edited photo: its name, the photo, the number of the edit, and the
-    new values of Photo.own. A face has two rows of panels: the photo with the place of the face,
-    and its images in shown (N, 1 + E, 3, S, S); what the model sees, and the photo before and after
-    the edits.
+    shown (N, 1 + E, 3, S, S) are the model's faces before and after the edits. An edit changes all
+    faces of a photo. keep gets each edited photo: its name, the photo, the number of the edit, and
+    the new values of Photo.own. A face has two rows of panels: the photo with the place of the
+    face, and its faces in shown; what the model sees, and the photo before and after the edits.
     """
-    size, panels = decoded.shape[-1], []
+    size, panels = shown.shape[-1], []
     for name, group in itertools.groupby(enumerate(faces), lambda pair: pair[1].photo):
         rows, members = zip(*group, strict=True)
         photo = read_photo(members[0].path)
         places = [face.similarity for face in members]
         columns = [[panel_around(photo.own, place, size) for place in places]]
-        for edit, after in enumerate(decoded[list(rows), 1:].unbind(1)):
+        for edit, after in enumerate(shown[list(rows), 1:].unbind(1)):
             own = photo.own
-            for place, *pair in zip(places, decoded[list(rows), 0], after, strict=True):
+            for place, *pair in zip(places, shown[list(rows), 0], after, strict=True):
                 own = give_back(own, place, *pair)
             columns.append([panel_around(own, place, size) for place in places])
             keep(name, photo, edit, own)

@@ -40,7 +40,7 @@ from vae.device import (
 from vae.editing.folder import align_folder
 from vae.errors import Interrupted, NotFinite, StopSignal, UserError, script
 from vae.files import require_writable, write_csv, write_text
-from vae.flags import as_flag, read_flags
+from vae.flags import as_flag, make_parser, read_flags
 from vae.latent.codes import Statistics, latent_statistics
 from vae.latent.prior import make_prior
 from vae.models.build import build
@@ -145,12 +145,14 @@ def read_config(argv: Sequence[str] | None) -> tuple[TrainConfig, Path | None, C
 
     What no flag sets comes from the resumed run, else from the recipe, else from config.py.
     """
-    config = read_flags(TrainConfig, argv, __doc__)
-    if config.resume is not None:
-        return read_resumed(config.resume, argv)
-    config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe])
-    if config.init is not None:
-        config = read_init(config, argv)
+    given = vars(make_parser(TrainConfig, __doc__).parse_args(argv))
+    if "resume" in given:
+        return read_resumed(given["resume"], argv)
+    defaults = RECIPES[given["recipe"]]
+    if given.get("init"):
+        config = read_init(given["init"], defaults, argv)
+    else:
+        config = read_flags(TrainConfig, argv, __doc__, **defaults)
     with torch.device("meta"):
         weights = sum(map(torch.numel, build(network_of(config)).parameters()))
     # with their average, gradients and two moments
@@ -209,17 +211,17 @@ def align(config: TrainConfig) -> tuple[TrainConfig, Sequence[str]]:
     return replace(config, data=str(folder), align=False), lines
 
 
-def read_init(config: TrainConfig, argv: Sequence[str] | None) -> TrainConfig:
-    """Return the configuration with the sizes of --init's networks.
+def read_init(init: str, recipe: dict[str, Any], argv: Sequence[str] | None) -> TrainConfig:
+    """Return the configuration of a recipe with the sizes of --init's networks.
 
     Raises UserError if a flag has another size.
     """
-    path = find_checkpoint(config.init)
+    path = find_checkpoint(init)
     stored = load_checkpoint(path)
     arch = dict(stored.arch)
     if stored.refiner:
         arch |= {f"refiner_{name}": stored.refiner["arch"][name] for name in ("channels", "noise")}
-    config = read_flags(TrainConfig, argv, __doc__, **RECIPES[config.recipe] | arch)
+    config = read_flags(TrainConfig, argv, __doc__, **recipe | arch)
     for name, value in arch.items():
         given = getattr(config, name)
         if (list(given) if isinstance(given, tuple) else given) != value:

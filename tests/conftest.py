@@ -36,12 +36,13 @@ def write_celeba(root: Path) -> Path:
     return root
 
 
-SMALL = ["--image-size", "32", "--channels", "4", "6", "--latent-dim", "5"]
-SMALL += ["--batch-size", "16", "--device", "cpu"]
+SIZES = ["--image-size", "32", "--channels", "4", "6", "--latent-dim", "5"]
+SIZES += ["--batch-size", "16", "--device", "cpu"]
+SMALL = [*SIZES, "--recipe", "calibrated"]
 """Flags of a model that trains in a second."""
-SHARP = [*SMALL, "--recipe", "sharp", "--refiner-channels", "8", "8", "--epochs", "2"]
+SHARP = [*SIZES, "--refiner-channels", "8", "8", "--epochs", "2"]
 SHARP += ["--refine-steps", "8", "--refine-strength", "0.8"]
-"""Flags of a small model of the recipe sharp, refined in as many steps that noise shows."""
+"""Flags of a small model of the default recipe, refined in as many steps that noise shows."""
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_sharp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder where a small run of the recipe sharp was trained, with a refiner."""
+    """Return a folder where a small run of the default recipe was trained, with a refiner."""
     home = tmp_path_factory.mktemp("sharp")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)

@@ -473,7 +473,7 @@ def test_a_flag_that_differs_from_the_network_to_start_from_is_refused(
 
 def test_a_resumed_run_that_started_from_another_ends_as_one_that_never_stopped(sharp):
     flags = ["--init", "runs/celeba-32", "--schedule", "constant", "--batch-size", "16"]
-    flags += ["--device", "cpu", "--run-dir"]
+    flags += ["--refiner-epochs", "0", "--device", "cpu", "--run-dir"]
     assert train.main([*flags, "whole", "--epochs", "2"]) == 0
     assert train.main([*flags, "parts", "--epochs", "1"]) == 0
     assert train.main(["--resume", "parts", "--epochs", "2"]) == 0
@@ -709,6 +709,12 @@ def test_a_run_killed_before_its_refiner_still_starts_it_from_the_other_runs(sha
     assert same_refiners("whole/last.pt", "parts/last.pt")
 
 
+def test_a_recipe_is_held_to_its_own_rules_alone(celeba):
+    # the default recipe has a refiner that cannot halve 36 pixels three times
+    flags = ["--recipe", "classic", "--image-size", "36", "--epochs", "1"]
+    assert train.main([*SMALL, *flags]) == 0
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -749,7 +755,7 @@ def test_a_run_with_a_refiner_whose_best_checkpoint_is_gone_gets_one_again(sharp
 
 def test_a_refiner_that_is_not_taken_over_is_said(sharp, capsys):
     flags = ["--init", "runs/celeba-32", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
-    assert train.main(flags) == 0
+    assert train.main([*flags, "--refiner-epochs", "0"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("the refiner of runs/celeba-32/best.pt is not taken over")
 

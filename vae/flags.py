@@ -1,7 +1,6 @@
 """The fields of a configuration class as command-line flags."""
 
 import argparse
-import types
 import typing
 from collections.abc import Sequence
 from dataclasses import Field, fields
@@ -25,20 +24,24 @@ def read_flags(
 
     Raises UserError if a flag is unknown, or a value of the wrong type or out of range.
     """
+    given = vars(make_parser(config_class, description, **defaults).parse_args(argv)).items()
+    try:
+        config = config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in given})
+        check(config)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    return config
+
+
+def make_parser(config_class: type, description: str | None, **defaults: Any) -> _Parser:
+    """Return the parser of a configuration's flags: it knows none of the rules of its fields."""
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = _Parser(description=description, allow_abbrev=False, formatter_class=formatter)
     hints = typing.get_type_hints(config_class)
     for entry in fields(config_class):
         parser.add_argument(as_flag(entry.name), **_argument(entry, hints[entry.name]))
     parser.set_defaults(**defaults)
-    parsed = vars(parser.parse_args(argv))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
-    try:
-        config = config_class(**values)
-        check(config)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
-    return config
+    return parser
 
 
 def as_flag(name: str) -> str:
@@ -50,8 +53,7 @@ def check(config: Any) -> None:
     """Raise ValueError, naming the flag, if a field breaks a rule that it declares."""
     for entry in fields(config):
         flag, rules, value = as_flag(entry.name), entry.metadata, getattr(config, entry.name)
-        several = isinstance(entry.default, tuple)
-        for one in value if several else () if value is None else (value,):
+        for one in value if isinstance(entry.default, tuple) else () if value is None else (value,):
             if "choices" in rules and one not in rules["choices"]:
                 raise ValueError(f"{flag} must be one of {', '.join(rules['choices'])}; got {one}")
             if one == "" and "const" not in rules:
@@ -65,16 +67,14 @@ def check(config: Any) -> None:
 def _argument(entry: Field, hint: Any) -> dict[str, Any]:
     """Return what argparse needs to know of a field; --help shows defaults that can be typed."""
     argument = {k: rule for k, rule in entry.metadata.items() if k not in {*BOUNDS, "fixed"}}
-    default, hidden = entry.default, argparse.SUPPRESS
-    argument["default"] = hidden if isinstance(default, tuple | None) else default
-    if isinstance(hint, types.UnionType):
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is tuple:
-        hint, argument["nargs"] = typing.get_args(hint)[0], "+"
+    default = entry.default
+    argument["default"] = argparse.SUPPRESS if isinstance(default, tuple | None) else default
+    hint, *_ = typing.get_args(hint) or [hint]  # of `int | None` and of `tuple[int, ...]`: int
+    if isinstance(default, tuple):
+        argument["nargs"] = "+"
         if default:
             argument["help"] += f" (default: {' '.join(map(str, default))})"
     if hint is bool:
         return argument | {"action": argparse.BooleanOptionalAction}
-    if "choices" not in argument:
-        argument.setdefault("metavar", hint.__name__.upper())
+    argument.setdefault("metavar", None if "choices" in argument else hint.__name__.upper())
     return argument | {"type": hint}

@@ -104,8 +104,8 @@ class TrainConfig:
     # Sampling
     prior: str = option("mixture", "distribution of the codes of samples", choices=PRIORS)
     temperature: float = option(1.0, "multiplies the noise of samples", **SCALE)
-    refine_steps: int = option(1, "steps of the refiner", **STEPS)
-    refine_strength: float = option(0.6, "0: the decoded face, 1: the refined one", **FRACTION)
+    refine_steps: int = option(2, "steps of the refiner", **STEPS)
+    refine_strength: float = option(0.65, "0: the decoded face, 1: the refined one", **FRACTION)
 
     # Machine
     seed: int = option(0, "seed of weights, order and noise", **SEED, fixed=True)

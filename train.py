@@ -49,17 +49,8 @@ from vae.models.pca import fit_pca, rows_to_fit
 from vae.models.refiner import Refiner
 from vae.pictures.figures import save_curves
 from vae.pictures.images import above, save_grid
-from vae.run import (
-    BEST,
-    FACES,
-    LAST,
-    face_finder,
-    find_checkpoint,
-    newest_run,
-    own_run_dir,
-    require_same_faces,
-    run_name,
-)
+from vae.run import face_finder, require_same_faces
+from vae.run_folders import BEST, FACES, LAST, find_checkpoint, newest_run, own_run_dir, run_name
 from vae.training.parallel import Ranks, join_ranks
 from vae.training.phases import RefinerTrainer, VAETrainer, residual_of
 from vae.training.statistics import training_statistics

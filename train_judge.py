@@ -29,7 +29,7 @@ from vae.evaluation.report import print_report
 from vae.files import require_writable, write_text
 from vae.flags import read_flags
 from vae.models.judge import Judge
-from vae.run import own_run_dir, run_name
+from vae.run_folders import own_run_dir, run_name
 from vae.training.judge import (
     known_attributes,
     measure_attributes,

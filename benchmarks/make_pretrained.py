@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vae.checkpoint import JudgeCheckpoint, load_checkpoint, save_checkpoint
 from vae.errors import UserError, script
-from vae.run import BEST, PRETRAINED
+from vae.run_folders import BEST, PRETRAINED
 
 LARGEST = 24
 """size of the files together, in MB"""

@@ -45,6 +45,12 @@ SHARP += ["--refine-steps", "8", "--refine-strength", "0.8"]
 """Flags of a small model of the default recipe, refined in as many steps that noise shows."""
 
 
+def move_pretrained(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let folder stand for pretrained/."""
+    for module in ("run", "run_folders"):
+        monkeypatch.setattr(f"vae.{module}.PRETRAINED", folder)
+
+
 @pytest.fixture
 def celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a tiny CelebA of one's own, in an empty folder that is the current one."""

@@ -19,7 +19,7 @@ from vae.checkpoint import (
     save_checkpoint,
 )
 from vae.errors import RunStopped, UserError
-from vae.run import PRETRAINED
+from vae.run_folders import PRETRAINED
 
 CPU = torch.device("cpu")
 

@@ -15,6 +15,7 @@ MODULES = {
 ORDER = [
     {"errors"},
     {"files", "device", "flags"},
+    {"run_folders"},
     {"data"},
     {"models"},
     {"latent", "checkpoint"},
@@ -131,6 +132,6 @@ def test_what_is_installed_are_all_folders_of_the_package_and_the_trained_model(
 
 
 def test_in_the_clone_the_trained_model_is_that_of_its_folder():
-    from vae.run import PRETRAINED
+    from vae.run_folders import PRETRAINED
 
     assert PRETRAINED == ROOT / "pretrained"

@@ -1,5 +1,4 @@
 import dataclasses
-import os
 import shutil
 import stat
 from pathlib import Path
@@ -7,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_checkpoint import make_checkpoint
+from conftest import move_pretrained
 
 from config import GenerateConfig
 from vae import open_run
@@ -16,7 +15,7 @@ from vae.errors import UserError
 from vae.latent.codes import image_noise, seeded_noise
 from vae.models.judge import Judge
 from vae.models.refiner import refine
-from vae.run import find_checkpoint, newest_run, open_judge, own_run_dir
+from vae.run import open_judge
 
 
 def without_statistics(path):
@@ -145,46 +144,7 @@ def test_statistics_are_not_computed_from_other_faces_or_none(home, tmp_path):
         _ = open_run(path, data="nowhere").statistics
 
 
-# Which checkpoint, which folder
-
-
-def test_the_best_of_a_run_is_taken_else_the_last(tmp_path):
-    for name in ("last.pt", "best.pt"):
-        (tmp_path / name).write_bytes(b"")
-        assert find_checkpoint(tmp_path).name == name
-    assert find_checkpoint(tmp_path, prefer="last.pt").name == "last.pt"
-    assert find_checkpoint(tmp_path / "last.pt").name == "last.pt"
-
-
-def test_where_no_run_is_one_line_says_so(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vae.run.PRETRAINED", tmp_path / "none")
-    with pytest.raises(UserError, match=r"no run under runs/: train one \(python train.py\)"):
-        newest_run()
-    with pytest.raises(UserError, match=r"no checkpoint in .*: looked for best.pt, last.pt$"):
-        find_checkpoint(tmp_path)
-    with pytest.raises(UserError, match=r"no checkpoint in .*: looked for last.pt, best.pt$"):
-        find_checkpoint(tmp_path, prefer="last.pt")
-
-
-def test_the_word_pretrained_and_no_run_at_all_mean_the_model_of_the_repository(
-    tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vae.run.PRETRAINED", tmp_path / "repository")
-    save_checkpoint(make_checkpoint(), tmp_path / "repository/best.pt")
-    for path in ("pretrained", None):
-        run = open_run(path, "cpu")
-        assert run.path == tmp_path / "repository/best.pt"
-        # pictures do not go into the repository
-        assert run.folder == Path("runs/pretrained")
-    # pictures alone make no run
-    Path("runs/pretrained").mkdir(parents=True)
-    assert find_checkpoint(None) == tmp_path / "repository/best.pt"
-    save_checkpoint(make_checkpoint(), Path("runs/mine/last.pt"))
-    assert find_checkpoint(None) == Path("runs/mine/last.pt")
-    assert open_run(None, "cpu").folder == Path("runs/mine")
-    assert find_checkpoint("pretrained") == tmp_path / "repository/best.pt"
+# Judges
 
 
 def test_the_pretrained_model_has_the_judges_beside_it_and_a_run_prefers_its_own(
@@ -202,49 +162,9 @@ def test_the_pretrained_model_has_the_judges_beside_it_and_a_run_prefers_its_own
     shutil.copytree("runs/celeba-32", tmp_path / "repository")
     save_guide(tmp_path / "repository/guide.pt", seed=1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vae.run.PRETRAINED", tmp_path / "repository")
+    move_pretrained(monkeypatch, tmp_path / "repository")
     pretrained, own = open_run("pretrained"), open_run("runs/celeba-32")
     assert open_judge("guide", own).checkpoint.seed == 1
     save_guide(tmp_path / "runs/celeba-32-judges/guide.pt", seed=2)
     assert open_judge("guide", own).checkpoint.seed == 2
     assert open_judge("guide", pretrained).checkpoint.seed == 1
-
-
-def test_the_newest_run_is_that_of_the_newest_last_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(("old/last.pt", "new/last.pt", "old/best.pt", "old/grid.png")):
-        path = Path("runs") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-        os.utime(path, (number, number))
-    assert newest_run() == Path("runs/new")
-
-
-def test_runs_are_numbered_and_never_overwritten(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("celeba-32", "celeba-32-2", "celeba-32-3"):
-        with own_run_dir(None, "celeba-32") as run_dir:
-            assert run_dir == Path("runs") / name
-            save_checkpoint(make_checkpoint(), run_dir / "last.pt")
-    with (
-        pytest.raises(UserError, match="holds a run: continue it with --resume runs/celeba-32-2"),
-        own_run_dir("runs/celeba-32-2", "celeba-32"),
-    ):
-        pass
-    assert newest_run() == Path("runs/celeba-32-3")
-
-
-def test_a_folder_in_use_goes_to_nobody_else_and_is_removed_if_it_stays_empty(
-    tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    with own_run_dir(None, "a") as first, own_run_dir(None, "a") as second:
-        assert (first, second) == (Path("runs/a"), Path("runs/a-2"))
-        with pytest.raises(UserError, match="another training writes to runs/a:"):
-            own_run_dir("runs/a", "a").__enter__()
-    assert not Path("runs").exists()
-    # an empty folder is free, and it is the user's own
-    Path("runs/a").mkdir(parents=True)
-    with own_run_dir(None, "a") as again:
-        assert again == Path("runs/a")
-    assert Path("runs/a").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARP, SMALL
+from conftest import SHARP, SMALL, move_pretrained
 from PIL import Image
 
 import evaluate
@@ -25,7 +25,7 @@ from config import EvaluateConfig, GenerateConfig, JudgeConfig, ManipulateConfig
 from vae import open_run
 from vae.checkpoint import load_checkpoint, save_checkpoint
 from vae.data.faces import load_faces
-from vae.run import own_run_dir
+from vae.run_folders import own_run_dir
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {
@@ -742,7 +742,7 @@ def test_without_a_run_there_is_nothing_to_resume_and_the_line_says_so(
 ):
     Path("repository").mkdir()
     shutil.copy(trained / "runs/celeba-32/best.pt", "repository")
-    monkeypatch.setattr("vae.run.PRETRAINED", Path("repository").absolute())
+    move_pretrained(monkeypatch, Path("repository").absolute())
     assert train.main(["--resume"]) == 2
     assert "no run under runs/" in capsys.readouterr().err
 

@@ -1,7 +1,5 @@
 """An opened run: its model and what is derived from it. Every script but train.py starts here."""
 
-import contextlib
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from vae.device import pick_device, prepare_backend, require_memory
 from vae.editing.finding import find_faces
 from vae.editing.photos import Find, PhotoFace, faces_of_photos
 from vae.errors import UserError
-from vae.files import locked_folder
 from vae.latent.codes import Statistics, image_noise
 from vae.latent.directions import (
     attribute_directions,
@@ -41,19 +38,13 @@ from vae.latent.prior import Mixture, make_prior
 from vae.models.aligner import Aligner
 from vae.models.coding import decode_codes, encode_batches, refine_images
 from vae.models.refiner import Refiner
+from vae.run_folders import FACES, PRETRAINED, RUNS, find_checkpoint, run_name
 from vae.training.statistics import training_statistics
 
-RUNS = Path("runs")
-_PLACES = [folder / "pretrained" for folder in Path(__file__).parents[:2]]
-PRETRAINED = next(filter(Path.is_dir, _PLACES), _PLACES[-1])
-"""the folder of the model that comes with the repository; in the package where it is installed"""
 WEAK_DIRECTION = 0.3
 """length of a unit, as a fraction of the one by mean, below which an edit is hardly visible"""
 ALIGNER = PRETRAINED / "aligner.pt"
 """the network that locates the eyes in photos"""
-LAST, BEST = "last.pt", "best.pt"
-FACES = "faces.txt"
-"""the names of a run's faces, a line each"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,11 +340,6 @@ def _find_judge(role: str, folder: str | None, run: Run) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def run_name(data: str, image_size: int) -> str:
-    """Return the name of a run's folder in RUNS; that of the judges ends in -judges."""
-    return f"{Path(os.path.abspath(data)).stem}-{image_size}"  # noqa: PTH100  of a link, its name
-
-
 def require_same_faces(
     checkpoint: Checkpoint, faces: PackedFaces, folder: Path | None = None
 ) -> None:
@@ -384,65 +370,3 @@ def require_same_table(statistics: Statistics, faces: PackedFaces) -> None:
     """Raise UserError if the statistics are of another table of attributes than the faces'."""
     if statistics["table"] != faces.table_digest():
         raise UserError("the attributes have changed since training: train.py --resume takes them")
-
-
-def find_checkpoint(path: Path | str | None, prefer: str = BEST) -> Path:
-    """Return the checkpoint that path means: itself, or the preferred one of a run's folder.
-
-    Without path, the newest run's, else the pretrained one, which "pretrained" means too. Raises
-    UserError if there is none.
-    """
-    if path == "pretrained" or (path is None and not runs() and (PRETRAINED / BEST).is_file()):
-        path = PRETRAINED
-    path = newest_run() if path is None else Path(path)
-    if not path.is_dir():
-        return path
-    names = dict.fromkeys((prefer, BEST, LAST))
-    for name in names:
-        if (path / name).exists():
-            return path / name
-    raise UserError(f"no checkpoint in {path}: looked for {', '.join(names)}")
-
-
-def runs() -> list[Path]:
-    """Return the folders in runs/ that have a checkpoint."""
-    return [path for path in RUNS.glob("*") if (path / LAST).exists() or (path / BEST).exists()]
-
-
-def newest_run() -> Path:
-    """Return the folder in runs/ whose last.pt, else best.pt, is newest.
-
-    Raises UserError if there is none.
-    """
-    if not runs():
-        raise UserError(f"no run under {RUNS}/: train one (python train.py), or pass its path")
-    return max(runs(), key=lambda path: find_checkpoint(path, LAST).stat().st_mtime)
-
-
-@contextlib.contextmanager
-def own_run_dir(path: str | None, name: str, resumed: bool = False) -> Iterator[Path]:
-    """Yield the folder of a run, which no other training can take until the body ends.
-
-    It is path, else the first free one of runs/name, runs/name-2 ... An empty folder is free.
-
-    Raises UserError if path is in use, or holds a run already and is not resumed.
-    """
-    holds_run = path is not None and any((Path(path) / file).exists() for file in (LAST, BEST))
-    if holds_run and not resumed:
-        raise UserError(
-            f"--run-dir {path} holds a run: continue it with --resume {path}, or name another"
-        )
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    for folder in [Path(path)] if path is not None else (RUNS / free for free in names):
-        if path is None and folder.exists() and not (folder.is_dir() and _is_empty(folder)):
-            continue
-        with locked_folder(folder) as is_ours:
-            # another training may have had it, and have ended, in between
-            if is_ours and (path is not None or _is_empty(folder)):
-                yield folder
-                return
-    raise UserError(f"another training writes to {path}: wait for it, or name another folder")
-
-
-def _is_empty(folder: Path) -> bool:
-    return not any(folder.iterdir())

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import move_pretrained
 
 import generate
 import manipulate
@@ -28,7 +29,7 @@ def pretrained(judges, sharp, monkeypatch):
     assert make_pretrained.main(flags) == 0
     Path("runs").rename("elsewhere")
     Path("data").rename("nowhere")
-    monkeypatch.setattr("vae.run.PRETRAINED", folder)
+    move_pretrained(monkeypatch, folder)
     return folder
 
 

@@ -23,8 +23,8 @@ def test_training_prints_medians_and_ratios_with_the_range_of_the_rounds(celeba,
     assert training.main(FLAGS) == 0
     rows = printed(capsys, r"^(\D+?) +([\d.,]+) \(([\d.,]+) to ([\d.,]+)\)$")
     figures = {name: numbers(row) for name, *row in rows}
-    rates = [f"{name}, images/s" for name in ("reference", "classic", "calibrated")]
-    ratios = ["classic / reference", "calibrated / classic"]
+    rates = [f"{name}, images/s" for name in ("reference", "classic", "calibrated", "sharp")]
+    ratios = ["classic / reference", "calibrated / classic", "sharp / classic"]
     assert list(figures) == [*rates, *ratios]
     for median, low, high in figures.values():
         assert 0 < low <= median <= high
@@ -33,7 +33,7 @@ def test_training_prints_medians_and_ratios_with_the_range_of_the_rounds(celeba,
 def test_every_second_round_runs_in_reverse_order(celeba, capsys):
     assert training.main(FLAGS) == 0
     names = [name for _, name in printed(capsys, r"^round (\d), (\w+): [\d,]+ images/s$")]
-    loops = ["reference", "classic", "calibrated"]
+    loops = ["reference", "classic", "calibrated", "sharp"]
     assert names == [*loops, *reversed(loops), *loops]
 
 

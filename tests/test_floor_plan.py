@@ -29,7 +29,7 @@ ORDER = [
 SCRIPTS = {"train", "train_judge", "generate", "manipulate", "evaluate"}
 OPTIONAL = {"download.py": {"gdown"}, "fid.py": {"torchmetrics", "torch_fidelity"}}
 OPTIONAL |= {"page.py": {"playwright"}, "finding.py": {"cv2"}, "faces_found.py": {"cv2"}}
-OPTIONAL |= {"parquet.py": {"pyarrow"}, "decoding.py": {"pillow_heif"}}
+OPTIONAL |= {"parquet.py": {"pyarrow"}, "decoding.py": {"pillow_heif"}, "peers.py": {"pythae"}}
 
 
 def imported(path: Path) -> set[str]:

@@ -91,11 +91,7 @@ class TrainConfig:
     # Refiner
     refiner_epochs: int = option(10, "passes that train the refiner; 0: none", at_least=0)
     refiner_channels: tuple[int, ...] = option(
-        (40, 80, 160),
-        "widths of the refiner, multiples of 8",
-        at_least=8,
-        at_most=65536,
-        fixed=True,
+        (40, 80, 160), "the refiner's widths, multiples of 8", at_least=8, at_most=65536, fixed=True
     )
     refiner_noise: float = option(0.15, "noise of the refiner (pixels: 0..1)", **RATE, fixed=True)
     refiner_batch_size: int = option(64, "images per step of the refiner", at_least=2, fixed=True)
@@ -258,6 +254,10 @@ class ManipulateConfig:
         _require_suffix(self.html, ".html", flag="--html")
         _require_refine(self)
         _require_image(self)
+        if self.image and (self.source, self.faces) != ("random", tuple(range(8))):
+            raise ValueError("--source and --faces choose faces without --image")
+        if len({f"{one:g}" for one in self.strengths}) < len(self.strengths):
+            raise ValueError("--strengths has one twice, to six digits")
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
             raise ValueError("pass one of --strengths, --to, and --add with --remove")

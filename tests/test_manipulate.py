@@ -173,7 +173,7 @@ def test_equal_codes_of_an_edit_are_equal_refined_pictures(sharp, tmp_path):
 
 
 def test_the_frames_of_a_gif_without_an_edit_are_equal(sharp, tmp_path):
-    flags = ["--gif", "--attribute", "Smiling", "--strengths", "0", "0"]
+    flags = ["--gif", "--attribute", "Smiling", "--strengths", "0"]
     flags += ["--faces", "0", "1"]
     assert manipulate.main([*flags, "--output", str(tmp_path / "still.png")]) == 0
     with Image.open(tmp_path / "still.gif") as gif:

@@ -135,11 +135,10 @@ class TrainConfig:
             raise ValueError("--download is for CelebA: pass a folder as --data")
 
 
-# the listed layers alone, without a second network
-LISTED = {"architecture": "listed", "warp": 0.0, "refiner_epochs": 0}
+LISTED = {"architecture": "listed", "warp": 0.0, "refiner_epochs": 0}  # its layers alone
 RECIPES: dict[str, dict[str, Any]] = {
     "sharp": {},  # the field defaults: a linear skip, warped images, and a refiner
-    "calibrated": LISTED | {"learning_rate": 3e-3},
+    "calibrated": {**LISTED, "learning_rate": 3e-3},
     "classic": {  # the published objective and optimizer, samples from N(0, I)
         **LISTED,
         "likelihood": "classic",
@@ -198,9 +197,10 @@ class GenerateConfig:
             raise ValueError("--image is for --show reconstructions and interpolation")
 
 
-# of a sweep without --strengths, and of an edit without --attribute
+# of a sweep without --strengths, of an edit without --attribute, without --faces
 STRENGTHS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 DEFAULT_ATTRIBUTES = ("Smiling", "Eyeglasses")
+FACES = tuple(range(8))
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class ManipulateConfig:
 
     # Faces
     source: str = option("random", "faces, without --image", choices=("random", "val", "mean"))
-    faces: tuple[int, ...] = option(tuple(range(8)), "their numbers, from 0", **SEED)
+    faces: tuple[int, ...] = option(FACES, "their numbers, from 0", **SEED)
     image: tuple[str, ...] = option((), "picture files to edit", metavar="PICTURE")
     eyes: tuple[float, ...] = option((), "X Y X Y: pixels of the eyes", at_least=0, metavar="XY")
     aligned: bool = option(False, "--image is cut as training images are: do not search it")
@@ -254,10 +254,12 @@ class ManipulateConfig:
         _require_suffix(self.html, ".html", flag="--html")
         _require_refine(self)
         _require_image(self)
-        if self.image and (self.source, self.faces) != ("random", tuple(range(8))):
-            raise ValueError("--source and --faces choose faces without --image")
-        if len({f"{one:g}" for one in self.strengths}) < len(self.strengths):
-            raise ValueError("--strengths has one twice, to six digits")
+        if self.image and (self.source, self.faces) != ("random", FACES):
+            raise ValueError("--source and --faces are not for --image: --which chooses its faces")
+        if len({f"{one + 0:g}" for one in self.strengths}) < len(self.strengths):
+            raise ValueError("--strengths must differ in their first six digits")
+        if len({*self.faces}) < len(self.faces):
+            raise ValueError("--faces has one twice")
         arithmetic = bool(self.add or self.remove)
         if bool(self.strengths) + (self.to is not None) + arithmetic > 1:
             raise ValueError("pass one of --strengths, --to, and --add with --remove")

@@ -87,6 +87,7 @@ def train_run(
 ) -> None:
     """Load the faces, train the VAE, store its statistics, train the refiner."""
     precision = pick_precision(device, config.precision)
+    require_equal_shares(config, ranks)
     require_writable(run_dir / LAST)
     with ranks.main_first():
         config, aligned = align(config)
@@ -190,6 +191,13 @@ def require_same_settings(config: TrainConfig, resumed: Checkpoint) -> None:
         raise UserError(f"{kept}: the run has a refiner, which is trained on this VAE")
 
 
+def require_equal_shares(config: TrainConfig, ranks: Ranks) -> None:
+    """Raise UserError if the ranks cannot have equal parts of a batch."""
+    for name in ("batch_size", *(["refiner_batch_size"] if config.refiner_epochs else [])):
+        if (given := getattr(config, name)) % ranks.size:
+            raise UserError(f"{as_flag(name)} must be a multiple of {ranks.size} ranks: {given}")
+
+
 def align(config: TrainConfig) -> tuple[TrainConfig, Sequence[str]]:
     """Return the configuration with the folder of aligned faces as --data, and lines about it.
 
@@ -202,8 +210,8 @@ def align(config: TrainConfig) -> tuple[TrainConfig, Sequence[str]]:
     return replace(config, data=str(folder), align=False), lines
 
 
-def read_init(init: str, recipe: dict[str, Any], argv: Sequence[str] | None) -> TrainConfig:
-    """Return the configuration of a recipe with the sizes of --init's networks.
+def read_init(init: str, defaults: dict[str, Any], argv: Sequence[str] | None) -> TrainConfig:
+    """Return the configuration with these defaults and the sizes of --init's networks.
 
     Raises UserError if a flag has another size.
     """
@@ -212,7 +220,7 @@ def read_init(init: str, recipe: dict[str, Any], argv: Sequence[str] | None) -> 
     arch = dict(stored.arch)
     if stored.refiner:
         arch |= {f"refiner_{name}": stored.refiner["arch"][name] for name in ("channels", "noise")}
-    config = read_flags(TrainConfig, argv, __doc__, **recipe | arch)
+    config = read_flags(TrainConfig, argv, __doc__, **defaults | arch)
     for name, value in arch.items():
         given = getattr(config, name)
         if (list(given) if isinstance(given, tuple) else given) != value:

@@ -8,8 +8,8 @@ On a GPU, with as many random images as CelebA's training split has; --full also
         --steps 200 --workers 8 --full --epochs 50
 
 "reference" and "classic" train the same network with the same loss and 128 images per step;
-"calibrated" and "sharp", the default, are recipes of 64 images per step. The VAE of "sharp" is
-trained, and not its refiner. The loops take turns; loading is part of every figure.
+"calibrated" and "sharp" (the default) take 64 images per step. Of "sharp" only the VAE is trained.
+The loops take turns; loading is part of every figure.
 """
 
 import argparse
@@ -107,10 +107,11 @@ def random_faces(count: int, image_size: int) -> PackedFaces:
 
 
 def new_model(args: argparse.Namespace, architecture: str = "listed") -> VAE:
-    """Return the network; the listed one has the weights that every loop starts from."""
-    arch = VAE(args.image_size, latent_dim=args.latent_dim).arch
+    """Return a new network; loops of one architecture start from the same weights."""
+    arch = {"architecture": architecture, "image_size": args.image_size}
+    arch |= {"channels": TrainConfig().channels, "latent_dim": args.latent_dim}
     torch.manual_seed(0)
-    return build(arch | {"architecture": architecture})
+    return build(arch)
 
 
 class Pictures(Dataset):

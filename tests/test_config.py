@@ -29,6 +29,12 @@ def test_the_classic_recipe_is_the_published_objective():
     assert (config.learning_rate, config.batch_size, config.epochs) == (1e-3, 128, 50)
 
 
+@pytest.mark.parametrize("recipe", ["calibrated", "classic"])
+def test_the_other_recipes_are_the_listed_network_alone(recipe):
+    config = TrainConfig(recipe=recipe, **RECIPES[recipe])
+    assert (config.architecture, config.warp, config.refiner_epochs) == ("listed", 0, 0)
+
+
 def test_every_recipe_can_be_asked_for():
     (recipe,) = (entry for entry in dataclasses.fields(TrainConfig) if entry.name == "recipe")
     assert recipe.metadata["choices"] == tuple(RECIPES)

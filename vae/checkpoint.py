@@ -98,7 +98,7 @@ def load_checkpoint(path: Path, record: type[Record] = Checkpoint) -> Record:
     """Return the checkpoint at path, on the CPU; nothing in the file is executed.
 
     Raises UserError if it is damaged, of another project, of another kind or of another format, or
-    if its parts do not belong together. Shapes are compared before a network takes memory.
+    if its parts do not belong together.
     """
     _require_whole(path)
     try:

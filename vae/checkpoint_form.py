@@ -15,7 +15,7 @@ from vae.models.build import build
 def find_misfit(stored: dict[str, Any]) -> str:
     """Return what is wrong with a record that was read from a file, "" if nothing is.
 
-    Shapes are compared on the meta device, before a network takes memory.
+    The shapes are those of a network on the meta device, which takes no memory.
     """
     try:
         with warnings.catch_warnings():

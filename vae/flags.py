@@ -34,7 +34,7 @@ def read_flags(
 
 
 def make_parser(config_class: type, description: str | None, **defaults: Any) -> _Parser:
-    """Return the parser of a configuration's flags: it knows none of the rules of its fields."""
+    """Return the parser of a configuration's flags; it checks types and choices alone."""
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = _Parser(description=description, allow_abbrev=False, formatter_class=formatter)
     hints = typing.get_type_hints(config_class)

@@ -72,7 +72,8 @@ def test_training_changes_our_layers_and_pythae_encodes_and_decodes_with_them(na
     images = torch.rand(9, 3, 32, 32)
     network, model, progress = peers.train(name, arch, images, seconds=0.5, seed=2)
     assert progress["seconds"] >= 0.5
-    assert progress["images"] == 9 * progress["epochs"] >= 9
+    assert progress["images"] >= 9
+    assert progress["images"] % 9 == 0
     torch.manual_seed(2)
     before = VAE(**arch).state_dict()
     left = {key for key, now in network.state_dict().items() if torch.equal(now, before[key])}
@@ -117,7 +118,7 @@ def test_real_faces_have_the_figures_of_evaluate(trained, tmp_path, monkeypatch,
     assert rows["real"] == ours["features_of_the_judge"]["rows"]["real"]
     assert {path.stem for path in Path("pictures").iterdir()} == set(sets)
     for row in theirs["models"].values():
-        assert 2 <= row["seconds"] < 8
+        assert row["seconds"] >= 2
         assert row["psnr"] == pytest.approx(-10 * np.log10(row["sse"] / (3 * 32**2)))
     assert {path.name for path in tmp_path.iterdir()} == {
         *("data", "runs", "pictures", "ours.json", "ours.png", "peers.json")

@@ -114,9 +114,10 @@ def make_content(architecture="skip", channels=(4, 6), faces=8, refiner=False, *
             "method": "mean",
             "real": False,
         },
+        "refiner": make_refiner() if refiner else None,
+        "refine_steps": 1,
+        "refine_strength": 1.0,
     }
-    if refiner:
-        content["refiner"] = make_refiner()
     return PageContent(**(content | changes))
 
 

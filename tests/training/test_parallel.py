@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SHARP, SMALL
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
-from trainers import MODERN, make_faces, make_trainer, without_noise
+from trainers import MODERN, make_config, make_faces, make_trainer, without_noise
 
 import train
 from vae.checkpoint import load_checkpoint
@@ -106,7 +106,10 @@ def test_two_ranks_end_with_equal_weights_and_averages_near_those_of_one(two_ran
 
 def test_a_batch_that_cannot_be_divided_among_the_ranks_is_refused():
     with pytest.raises(UserError, match="--batch-size must be a multiple of 3 ranks: 8"):
-        make_trainer(make_faces(), ranks=Ranks(1, 3))
+        train.require_equal_shares(make_config(batch_size=8), Ranks(1, 3))
+    with pytest.raises(UserError, match="--refiner-batch-size must be a multiple of 3 ranks: 4"):
+        config = make_config(batch_size=9, refiner_epochs=1, refiner_batch_size=4)
+        train.require_equal_shares(config, Ranks(1, 3))
 
 
 def test_a_compiled_network_averages_its_gradients_over_the_ranks_too(tmp_path):
@@ -132,6 +135,17 @@ def test_the_ranks_divide_the_faces_of_an_epoch_among_them():
     pixels = torch.from_numpy(trainer.faces.pixels[:36]).permute(0, 3, 1, 2) / 255
     for rank, part in enumerate(parts):
         torch.testing.assert_close(torch.cat(part), pixels[rank::2])
+
+
+def test_two_ranks_train_both_phases_of_the_default_recipe(celeba):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2", str(ROOT / "train.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    flags = [*SHARP, "--epochs", "1", "--refiner-epochs", "1"]
+    subprocess.run([*torchrun, *flags], env=environment, check=True)
+    checkpoint = load_checkpoint(Path("runs/celeba-32/best.pt"))
+    assert (checkpoint.epoch, checkpoint.refiner["epoch"]) == (1, 1)
+    assert checkpoint.statistics["n"] == 40
 
 
 def test_a_run_of_two_ranks_continues_with_one_and_one_of_one_with_two(celeba):

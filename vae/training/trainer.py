@@ -52,9 +52,6 @@ class Trainer(ABC):
         compile: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
-        if config.batch_size % ranks.size:
-            given = config.batch_size
-            raise UserError(f"--batch-size must be a multiple of {ranks.size} ranks: {given}")
         # every rank takes the same steps: each epoch leaves out the remainder of its order
         count = len(faces.rows("train"))
         if count < 2:

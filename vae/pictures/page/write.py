@@ -49,9 +49,9 @@ class PageContent:
     """of the training codes, (D,)"""
     about: Mapping[str, Any]
     """checkpoint, epoch, faces, method, real: for the lines that say what this is"""
-    refiner: Refiner | None = None
-    refine_steps: int = 1
-    refine_strength: float = 1.0
+    refiner: Refiner | None
+    refine_steps: int
+    refine_strength: float
 
 
 def write_page(path: Path, content: PageContent) -> str:

@@ -43,7 +43,6 @@ from vae.run import Run, open_judge, open_run
 
 MODELS = ("vae", "rae", "vaegan")
 SAMPLERS = {"normal": "NormalSampler", "mixture": "GaussianMixtureSampler"}
-BATCH_SIZE = 128
 LEARNING_RATE = 1e-3
 """Better for each model than pythae's default of 1e-4, in trials of one minute."""
 
@@ -165,7 +164,7 @@ def make_trainer(name: str, network: VAE, images: Tensor, folder: str, seed: int
 
     side, layers = network.arch["image_size"], wrap(network)
     shape = {"input_dim": (3, side, side), "latent_dim": network.arch["latent_dim"]}
-    common = {"output_dir": folder, "per_device_train_batch_size": BATCH_SIZE, "seed": seed}
+    common = {"output_dir": folder, "seed": seed}
     rates = dict.fromkeys(("encoder_learning_rate", "decoder_learning_rate"), LEARNING_RATE)
     if name == "vae":
         model = models.VAE(models.VAEConfig(**shape), *layers)

@@ -15,7 +15,7 @@ demo: .venv/installed
 	$(BIN)/python manipulate.py --checkpoint pretrained
 	@echo "Now look at grid.png, Smiling.png and Eyeglasses.png in runs/pretrained, while a model trains"
 	$(BIN)/python train.py --data synthetic --image-size 64 --latent-dim 64 \
-		--epochs 10 --refiner-epochs 2 --batch-size 32
+		--epochs 8 --refiner-epochs 4 --batch-size 32
 	$(BIN)/python generate.py --show grid reconstructions histograms
 	$(BIN)/python manipulate.py --strengths -0.5 0 0.5 1 1.5
 	@echo "Now look at grid.png, histograms-means.png, Smiling.png and Eyeglasses.png in the run's folder"

@@ -36,7 +36,7 @@ def option(default: Any, comment: str, **rules: Any) -> Any:
 class TrainConfig:
     """train.py: the defaults are the recipe `sharp`."""
 
-    recipe: str = option("sharp", "defaults; shown: sharp's", choices=RECIPE_NAMES, fixed=True)
+    recipe: str = option("sharp", "set of defaults", choices=RECIPE_NAMES, fixed=True)
 
     # Data
     data: str = option("data/celeba", "CelebA folder or zip, a folder of images, or 'synthetic'")

@@ -135,7 +135,7 @@ class TrainConfig:
             raise ValueError("--download is for CelebA: pass a folder as --data")
 
 
-LISTED = {"architecture": "listed", "warp": 0.0, "refiner_epochs": 0}  # its layers alone
+LISTED = {"architecture": "listed", "warp": 0.0, "refiner_epochs": 0}  # the listed layers alone
 RECIPES: dict[str, dict[str, Any]] = {
     "sharp": {},  # the field defaults: a linear skip, warped images, and a refiner
     "calibrated": {**LISTED, "learning_rate": 3e-3},
@@ -197,7 +197,7 @@ class GenerateConfig:
             raise ValueError("--image is for --show reconstructions and interpolation")
 
 
-# of a sweep without --strengths, of an edit without --attribute, without --faces
+# defaults of --strengths, --attribute and --faces
 STRENGTHS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 DEFAULT_ATTRIBUTES = ("Smiling", "Eyeglasses")
 FACES = tuple(range(8))

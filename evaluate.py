@@ -30,7 +30,7 @@ from vae.data.batches import batches
 from vae.editing.steering import keep_still
 from vae.errors import UserError, script
 from vae.evaluation.copies import Seen, measure_copies, see
-from vae.evaluation.distributions import NEIGHBOURS, compare
+from vae.evaluation.distributions import HELD_OUT, NEIGHBOURS, compare, held_out_halves
 from vae.evaluation.edits import measure_methods, seen_on_faces
 from vae.evaluation.fid import inception_distance, load_fid
 from vae.evaluation.health import latent_health, squared_distance
@@ -46,7 +46,6 @@ from vae.pictures.figures import save_latent_health
 from vae.run import OpenedJudge, Run, open_judge, open_run
 from vae.training.validation import validate
 
-HELD_OUT = ("val", "test")
 OTHER_FACES = "it needs the run's training faces, and the data has others"
 
 
@@ -232,20 +231,19 @@ def measure_with_judge(
     The held-out faces are cut in halves. One is the reference; of the other the reconstructions
     are made. The other half itself shows what real faces reach, at the same numbers.
     """
-    rows = np.concatenate([run.faces.rows(split) for split in HELD_OUT])
-    rows = np.random.default_rng(0).permutation(rows)  # the same halves whatever the seed
-    count = min(len(rows) // 2, config.samples)
+    halves = held_out_halves(run.faces, config.samples)
+    count = len(halves[0])
     missing = judge if isinstance(judge, str) else None
     if config.split == "train":
         missing = "samples are compared with held-out faces: pass --split test"
     elif count <= NEIGHBOURS:
-        missing = f"{len(rows)} held-out faces are too few"
+        missing = f"{2 * count} held-out faces are too few"
     if missing:
         absent = {"not_measured": missing}
         return {"features_of_the_judge": absent, "copies": absent}
     see_images = partial(see, judge.model, run.model)
-    reference = see_images(run.images(rows[:count], "looking"))
-    images = image_sets(run, config, rows[count : 2 * count], pca)
+    reference = see_images(run.images(halves[0], "looking"))
+    images = image_sets(run, config, halves[1], pca)
     sets = {name: see_images(batched) for name, batched in images.items()}
     features = describe_judges(run, {"judge": judge}) | {
         "faces": f"{' and '.join(HELD_OUT)}, cut in halves: one is the reference",

@@ -30,9 +30,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from config import EvaluateConfig
-from vae.data.faces import PackedFaces
 from vae.errors import UserError, script
-from vae.evaluation.distributions import compare
+from vae.evaluation.distributions import compare, held_out_halves
 from vae.evaluation.metrics import compare_images
 from vae.evaluation.report import print_rows
 from vae.files import require_writable, write_text
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = open_run(args.run, data=args.data)
     seconds = training_seconds(run) if args.seconds is None else args.seconds
     judge = open_judge("judge", run, args.judges)
-    halves = held_out_halves(run.faces)
+    halves = held_out_halves(run.faces, EvaluateConfig().samples)
     reference, real = (look(judge.model, run.images(rows, "looking"))[1] for rows in halves)
     images = torch.cat([x.cpu() for x in run.images(run.faces.rows("train"), "loading")])
     models, features, lines = {}, {"real": compare(real, reference)}, []
@@ -109,13 +108,6 @@ def training_seconds(run: Run) -> float:
         raise UserError(f"{path}, with the time of the run's epochs, is not there: pass --seconds")
     with open(path, newline="") as file:
         return sum(float(row["seconds"]) for row in csv.DictReader(file))
-
-
-def held_out_halves(faces: PackedFaces) -> list[np.ndarray]:
-    """Return the rows of the reference, and those to reconstruct, as evaluate.py cuts them."""
-    rows = np.concatenate([faces.rows(split) for split in ("val", "test")])
-    count = min(len(rows) // 2, EvaluateConfig().samples)
-    return np.split(np.random.default_rng(0).permutation(rows)[: 2 * count], 2)
 
 
 class TimedLoader:

@@ -43,14 +43,6 @@ def test_the_time_to_train_is_that_of_all_epochs_of_the_run(home, tmp_path):
         peers.training_seconds(open_run(tmp_path / "alone.pt"))
 
 
-def test_the_halves_are_equal_parts_of_the_held_out_faces(home):
-    faces = open_run(RUN).faces
-    reference, others = peers.held_out_halves(faces)
-    held_out = [*faces.rows("val"), *faces.rows("test")]
-    assert len(reference) == len(others) == len(held_out) // 2
-    assert sorted([*reference, *others]) == sorted(held_out)
-
-
 @pytest.mark.parametrize("now", [4.0, 5.0, 6.0])
 def test_no_batch_begins_after_the_time(monkeypatch, now):
     clock = [0.0]

@@ -9,9 +9,11 @@ from vae.evaluation.distributions import (
     compare,
     covered,
     frechet_distance,
+    held_out_halves,
     kernel_distance,
     nearest_distances,
 )
+from vae.run import open_run
 
 
 def make_features(count, width, seed=0):
@@ -140,3 +142,13 @@ def test_small_distances_are_exact(monkeypatch, block):
     assert nearest[0].item() == pytest.approx(expected.item(), rel=1e-2)
     second = nearest_distances(reference[:1], reference, k=2)
     assert second.item() == pytest.approx(math.sqrt(6))
+
+
+@pytest.mark.parametrize("at_most", [3, 1000])
+def test_the_halves_are_equal_and_share_no_held_out_face(home, at_most):
+    faces = open_run("runs/celeba-32").faces
+    held_out = {*faces.rows("val"), *faces.rows("test")}
+    reference, others = held_out_halves(faces, at_most)
+    assert len(reference) == len(others) == min(len(held_out) // 2, at_most)
+    assert len({*reference, *others}) == 2 * len(others)
+    assert {*reference, *others} <= held_out

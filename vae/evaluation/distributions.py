@@ -1,16 +1,31 @@
-"""How far a set of feature vectors is from that of real images. Pure functions, in float64.
+"""How far a set of feature vectors is from that of real images, and which images these are.
 
 N vectors in x, M in the reference, F features. Whatever network the features come from: FID is the
 Frechet distance in those of one Inception network alone (see fid.py).
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from vae.data.faces import PackedFaces
+
+HELD_OUT = ("val", "test")
+"""the splits of the images to compare with"""
 NEIGHBOURS = 3
 """k of precision and recall, as in the paper"""
 BLOCK = 1024
 """vectors of the reference at a time: 10,000 distances to each take 80 MB"""
+
+
+def held_out_halves(faces: PackedFaces, at_most: int) -> list[np.ndarray]:
+    """Return the rows of the reference, and as many of other held-out faces: the same every time.
+
+    Each half has at most at_most faces. What the others reach is what images can reach.
+    """
+    rows = np.concatenate([faces.rows(split) for split in HELD_OUT])
+    count = min(len(rows) // 2, at_most)
+    return np.split(np.random.default_rng(0).permutation(rows)[: 2 * count], 2)
 
 
 def compare(x: Tensor, reference: Tensor) -> dict[str, float]:
